@@ -1,0 +1,4 @@
+"""The iptables back end: `iptables-restore`, `ip6tables-restore` and `ipset restore` text.
+
+Knows xtables in its legacy and nft variants. Must not know the other back ends.
+"""

@@ -1,0 +1,64 @@
+"""What all tests share: their order, and what the machine must have for the marked ones.
+
+Knows the markers `kernel`, `vm` and `slow` (pyproject.toml). Fast tests run first, then those on the kernel. The tests
+of the virtual machine are one group for one worker and are handed out first, because they take longest.
+"""
+
+import os
+import shutil
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.support import machine, names
+
+STRICT = os.environ.get("CI", "").lower() not in {"", "0", "false"} or "K8SNETC_REQUIRE_KERNEL" in os.environ
+"""Whether a test that the machine's lacks would skip fails instead: a skipped test proves nothing."""
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("vm"):
+        return 0 if "PYTEST_XDIST_WORKER" in os.environ else 3
+    if item.get_closest_marker("kernel"):
+        return 2
+    return 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests, and keep those of one virtual machine on one worker."""
+    for item in items:
+        if item.get_closest_marker("vm") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("vm"))
+    items.sort(key=_rank)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or in CI fail, a test whose machine is missing."""
+    lacks = None
+    if item.get_closest_marker("kernel"):
+        lacks = machine.kernel_lacks()
+    if item.get_closest_marker("vm") and shutil.which("qemu-system-x86_64") is None:
+        lacks = "qemu-system-x86_64 is not installed"
+    if lacks is not None:
+        pytest.skip(lacks)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a marked test that skips, whoever skipped it and why, is a failure."""
+    report = yield
+    marked = item.get_closest_marker("kernel") or item.get_closest_marker("vm")
+    if STRICT and marked and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} may not be skipped in CI: {reason}"
+    return report
+
+
+@pytest.fixture
+def unique_name() -> Iterator[names.Namer]:
+    """Names that no other test process uses; namespaces made under them are removed at the end."""
+    namer = names.Namer()
+    yield namer
+    namer.clean()
