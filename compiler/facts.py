@@ -21,6 +21,8 @@ from k8snetc.ir.types import (
     Verdict,
 )
 
+DEFAULT_NODEPORT_RANGE = PortRange(30000, 32767)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeContext:
@@ -37,7 +39,7 @@ class NodeContext:
     detector: Detector = None
     service_networks: tuple[Network, ...] = ()
     nodeport_networks: tuple[Network, ...] = ()
-    nodeport_range: PortRange = PortRange(30000, 32767)
+    nodeport_range: PortRange = DEFAULT_NODEPORT_RANGE
     masquerade_all: bool = False
     localhost_nodeports: bool = False
     drop_invalid: bool = True

@@ -174,7 +174,9 @@ class Interpreter:
                 if self.program.node.drop_invalid and forwarded:
                     step = Step("the connection table calls it invalid: dropped, it would leave untranslated")
                     return Result((), Refusal.DROP, (step,))
-                return self._deliver(packet, [asis], (Step("invalid, but not forwarded or the node is liberal"),))
+                return self._deliver(
+                    packet, [asis], (Step("invalid, but not forwarded or the node is liberal"),)
+                )
             case Tracked.NEW:
                 frontend = self.frontend(packet)
                 return self._unserved(packet, asis) if frontend is None else self._serve(packet, frontend)
@@ -219,7 +221,9 @@ class Interpreter:
             steps.append(Step(f"for {route.who.value}: {route.action.value}", frontend.origin))
             return Result((), route.action, tuple(steps))
         steps.append(Step(f"for {route.who.value}: balanced by {route.action.balancer}", frontend.origin))
-        deliveries = [self._endpoint(packet, e, route.action) for e in self._balancers[route.action.balancer].endpoints]
+        deliveries = [
+            self._endpoint(packet, e, route.action) for e in self._balancers[route.action.balancer].endpoints
+        ]
         return self._deliver(packet, deliveries, tuple(steps))
 
     @staticmethod
@@ -269,7 +273,12 @@ class Interpreter:
                 if hit is not None:
                     steps.append(Step(f"{enforcement.direction.value} allowed", hit.origin))
                     return None
-                steps.append(Step(f"{enforcement.direction.value} denied: no rule allows it", next(iter(enforcement.origins), None)))
+                steps.append(
+                    Step(
+                        f"{enforcement.direction.value} denied: no rule allows it",
+                        next(iter(enforcement.origins), None),
+                    )
+                )
                 return Denial(enforcement.direction, enforcement.name, enforcement.origins)
             rule = next((r for r in tier if self._hits(r, peer, protocol, port)), None)
             if rule is None or rule.verdict is Verdict.PASS:
@@ -301,7 +310,7 @@ class Interpreter:
             return (
                 self.program.node.localhost_nodeports
                 and packet.sender is Sender.NODE
-                and packet.destination.version == Family.IPV4
+                and family_of(packet.destination) is Family.IPV4
             )
         return packet.destination in self._nodeport_addresses
 
@@ -316,4 +325,7 @@ class Interpreter:
                 if isinstance(detector, FromInterface):
                     name = packet.interface
                     return name.startswith(detector.name) if detector.prefix else name == detector.name
-                return self._cluster is not None and int(packet.source) in self._cluster[family_of(packet.source)]
+                return (
+                    self._cluster is not None
+                    and int(packet.source) in self._cluster[family_of(packet.source)]
+                )

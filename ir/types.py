@@ -199,8 +199,8 @@ class Affinity:
 class Balancer:
     """Endpoints that share connections in proportion to their weight. At least one endpoint, no duplicates.
 
-    `name` is derived from the identity of the service port that first needed it. `scheduler` and `forwarding` carry what
-    the service asks for by annotation and that only some back ends can do (""= the back end's default).
+    `name` is derived from the identity of the service port that first needed it. `scheduler` and
+    `forwarding` carry what the service asks for by annotation and only some back ends can do ("": default).
     """
 
     name: str
@@ -339,9 +339,9 @@ class Verdict(Enum):
 class Rule:
     """Packets from (ingress) or to (egress) `peers`, to those destination ports: `verdict`.
 
-    `peers` names an address set of the enforcement's family; None is everyone. `protocol` None is every IP protocol, then
-    `ports` is empty; `ports` empty is every port of the protocol. Ports are destination ports after service
-    translation, as sorted, disjoint, non-adjacent ranges.
+    `peers` names an address set of the enforcement's family; None is everyone. `protocol` None is every IP
+    protocol, then `ports` is empty; `ports` empty is every port of the protocol. Ports are destination
+    ports after service translation, as sorted, disjoint, non-adjacent ranges.
     """
 
     verdict: Verdict
