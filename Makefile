@@ -17,6 +17,8 @@ WORKERS ?= 4
 # Further words for pytest, as in: make kernel ARGS="-k affinity -x"
 ARGS ?=
 pytest := $(venv)/python -m pytest
+# tests/conftest.py orders the tests and says which ones share a worker; xdist keeps to that.
+parallel := --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help
 help: ## Show this help
@@ -36,19 +38,19 @@ run: setup ## Compile an example and show it working on real packets in the lab
 
 .PHONY: test
 test: setup ## Run all tests, fast ones first; what the machine lacks is skipped with the reason (with CI=true: fails)
-	@$(pytest) -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(pytest) -n $(WORKERS) $(parallel) $(ARGS)
 
 .PHONY: fast
 fast: setup ## Run the tests that need no root, kernel feature or VM
-	@$(pytest) -n 2 --dist loadgroup -m 'not kernel and not vm and not slow' $(ARGS)
+	@$(pytest) -n 2 $(parallel) -m 'not kernel and not vm and not slow' $(ARGS)
 
 .PHONY: kernel
 kernel: setup ## Run the tests on this machine's kernel (needs root)
-	@$(pytest) -n $(WORKERS) --dist loadgroup -m kernel $(ARGS)
+	@$(pytest) -n $(WORKERS) $(parallel) -m kernel $(ARGS)
 
 .PHONY: vm
 vm: setup ## Run the tests in the small virtual machine (needs qemu)
-	@$(pytest) -n $(WORKERS) --dist loadgroup -m vm $(ARGS)
+	@$(pytest) -n $(WORKERS) $(parallel) -m vm $(ARGS)
 
 .PHONY: check
 check: lint fast ## What must hold for every commit: lint, types, fast tests

@@ -18,10 +18,10 @@ STRICT = os.environ.get("CI", "").lower() not in {"", "0", "false"} or "K8SNETC_
 
 def _rank(item: pytest.Item) -> int:
     if item.get_closest_marker("vm"):
-        return 0 if "PYTEST_XDIST_WORKER" in os.environ else 3
+        return 0 if "PYTEST_XDIST_WORKER" in os.environ else 4
     if item.get_closest_marker("kernel"):
-        return 2
-    return 1
+        return 3
+    return 2 if item.get_closest_marker("slow") else 1
 
 
 @pytest.hookimpl(tryfirst=True)
