@@ -1,4 +1,35 @@
-"""Passes over the IR: pure functions `Program -> Program` that keep the meaning.
+"""The passes and their order: `Program -> Program`, pure, meaning kept, the program verified after each.
 
-One file a pass; its docstring is its contract. Must not know where a program came from or who will run it.
+Knows: the order. Must not know: what any pass does inside, or any back end.
 """
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from k8snetc.ir.passes import drop_dead_frontends, drop_unused, share_balancers, share_sets
+from k8snetc.ir.types import Program
+from k8snetc.ir.verify import verify
+
+Pass = Callable[[Program], Program]
+
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("drop-dead-frontends", drop_dead_frontends.run),  # first: what it drops needs no work
+    ("share-balancers", share_balancers.run),
+    ("share-sets", share_sets.run),
+    ("drop-unused", drop_unused.run),  # last: collects what nothing names any more
+)
+
+
+def run_passes(program: Program, *, checked: bool = True) -> Program:
+    """The program after all passes. `checked`: verify it before the first and after each."""
+    return deque(stages(program, checked=checked), maxlen=1)[0][1]
+
+
+def stages(program: Program, *, checked: bool = True) -> Iterator[tuple[str, Program]]:
+    """The program as lowered, then after each pass, with the stage's name."""
+    yield "lower", verify(program) if checked else program
+    for name, run in PASSES:
+        program = run(program)
+        yield name, verify(program) if checked else program
