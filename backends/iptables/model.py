@@ -1,0 +1,15 @@
+"""The model of the iptables back end: that of `backends.common.xtables`, under this back end's name."""
+
+from k8snetc.backends.common.xtables.model import (
+    PREFIX,
+    Chain,
+    IpSet,
+    Jump,
+    RuleLine,
+    Ruleset,
+    Sysctl,
+    Table,
+    Xtables,
+)
+
+__all__ = ["PREFIX", "Chain", "IpSet", "Jump", "RuleLine", "Ruleset", "Sysctl", "Table", "Xtables"]
