@@ -68,7 +68,7 @@ format: setup ## Format the code and apply the safe fixes of the linter
 
 .PHONY: golden
 golden: setup ## Rewrite the golden files from what is compiled now; review the difference before you commit it
-	@K8SNETC_UPDATE_GOLDEN=1 $(pytest) -q -p no:xdist -m 'not kernel and not vm' -k golden $(ARGS)
+	@K8SNETC_UPDATE_GOLDEN=1 $(pytest) -q -p no:xdist -m 'not vm' -k golden $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure: compile, load into the kernel, connect latency (ARGS go to the benchmark)

@@ -10,10 +10,18 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.support import machine, names
+from tests.support import golden, machine, names
 
 STRICT = os.environ.get("CI", "").lower() not in {"", "0", "false"} or "K8SNETC_REQUIRE_KERNEL" in os.environ
 """Whether a test that the machine's lacks would skip fails instead: a skipped test proves nothing."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to rewrite golden files in CI, and remove what test processes that were killed left behind."""
+    if STRICT and golden.UPDATE:
+        raise pytest.UsageError("golden files are not rewritten in CI: unset K8SNETC_UPDATE_GOLDEN")
+    if not hasattr(config, "workerinput") and not config.option.collectonly and os.geteuid() == 0:
+        names.remove_stale()
 
 
 def _rank(item: pytest.Item) -> int:

@@ -5,11 +5,27 @@ Must not touch anything whose name it did not give.
 
 import itertools
 import os
+import re
 import subprocess
 from pathlib import Path
 
 INTERFACE_NAME_MAX = 15
+NETNS_FOLDER = Path("/run/netns")
+_PREFIX = "kt"
+_OURS = re.compile(rf"{_PREFIX}([0-9a-f]+)-[0-9a-f]+.*")
 _counter = itertools.count()
+
+
+def _delete_namespace(name: str) -> None:
+    subprocess.run(["ip", "netns", "delete", name], check=True, timeout=60)
+
+
+def remove_stale() -> None:
+    """Remove the network namespaces whose name says that they belong to a test process that is no more."""
+    for path in NETNS_FOLDER.glob(f"{_PREFIX}*"):
+        ours = _OURS.fullmatch(path.name)
+        if ours and not Path("/proc", str(int(ours[1], 16))).exists():
+            _delete_namespace(path.name)
 
 
 class Namer:
@@ -20,7 +36,7 @@ class Namer:
 
     def __call__(self, hint: str = "") -> str:
         """Give a name such as `kt1a2f-0web`, at most 15 characters long (the limit of an interface name)."""
-        name = f"kt{os.getpid():x}-{next(_counter):x}{hint}"[:INTERFACE_NAME_MAX]
+        name = f"{_PREFIX}{os.getpid():x}-{next(_counter):x}{hint}"[:INTERFACE_NAME_MAX]
         if name in self._given:
             raise ValueError(f"{name}: not unique after it was cut")
         self._given.append(name)
@@ -29,6 +45,6 @@ class Namer:
     def clean(self) -> None:
         """Remove the network namespaces that bear a name of ours."""
         for name in self._given:
-            if Path("/run/netns", name).exists():
-                subprocess.run(["ip", "netns", "delete", name], check=True, timeout=60)
+            if (NETNS_FOLDER / name).exists():
+                _delete_namespace(name)
         self._given.clear()
