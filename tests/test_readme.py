@@ -1,6 +1,7 @@
 """What the documents show in a console is what happens: every `console` block is run and compared."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -52,3 +53,21 @@ def test_golden_console_sessions(document: Path, tmp_path: Path, monkeypatch: py
 
 def test_the_readme_shows_a_session() -> None:
     assert any(console.sessions(ROOT / "README.md"))
+
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
+
+
+@pytest.mark.parametrize("document", [p for p in files() if p.suffix == ".md"], ids=str)
+def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
+    targets = [t for t in LINK.findall((ROOT / document).read_text()) if "://" not in t]
+    dead = [t for t in targets if not (ROOT / document.parent / t).exists()]
+    assert not dead
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = (ROOT / "docs/decisions/README.md").read_text()
+    pages = [p.name for p in files() if p.parent == Path("docs/decisions") and p.name != "README.md"]
+    assert [name for name in pages if f"]({name})" not in index] == []
+    numbers = [name[:4] for name in pages]
+    assert len(numbers) == len(set(numbers)), "two decisions have one number"
