@@ -95,13 +95,18 @@ class ServicePortFact:
 
 @dataclass(frozen=True, slots=True)
 class RuleFact:
-    """One policy rule in one family: `peers` None is everyone; prefixes are sorted and disjoint."""
+    """One policy rule in one family: `peers` None is everyone; prefixes are sorted and disjoint.
+
+    `peers_key` is the identity of the peers, as far as the manifests give one: what they select, not whom. It stays
+    when pods come and go, so that the set keeps its name and only its elements change.
+    """
 
     verdict: Verdict
     peers: tuple[Prefix, ...] | None
     protocol: Protocol | None
     ports: tuple[PortRange, ...]
     origin: Origin | None = field(default=None, compare=False, repr=False)
+    peers_key: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
