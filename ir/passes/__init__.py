@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from k8snetc.ir.passes import drop_dead_frontends, drop_unused, share_balancers, share_sets
+from k8snetc.ir.passes import (
+    drop_covered_rules,
+    drop_dead_frontends,
+    drop_idle_enforcements,
+    drop_unused,
+    group_enforcements,
+    merge_ports,
+    minimal_cover,
+    share_balancers,
+    share_sets,
+)
 from k8snetc.ir.types import Program
 from k8snetc.ir.verify import verify
 
@@ -17,7 +27,12 @@ Pass = Callable[[Program], Program]
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("drop-dead-frontends", drop_dead_frontends.run),  # first: what it drops needs no work
     ("share-balancers", share_balancers.run),
+    ("minimal-cover", minimal_cover.run),
     ("share-sets", share_sets.run),
+    ("merge-ports", merge_ports.run),
+    ("drop-covered-rules", drop_covered_rules.run),
+    ("drop-idle-enforcements", drop_idle_enforcements.run),
+    ("group-enforcements", group_enforcements.run),  # after the passes that make rules alike
     ("drop-unused", drop_unused.run),  # last: collects what nothing names any more
 )
 
