@@ -59,3 +59,7 @@ class Backend(Protocol):
     def compile(self, program: Program, options: EmitOptions) -> tuple[Artifact, ...]:
         """Lower and emit. Raises `UnsupportedError` with all gaps at once."""
         ...
+
+
+class NodeError(Exception):
+    """The node said no: a kernel, a tool or the state on disk. The message says what to do about it."""
