@@ -40,7 +40,7 @@ def outcome(folder: Path, marker: str, **variables: str) -> tuple[int, str]:
 def test_a_skip_fails_in_ci(tmp_path: Path, marker: str, variables: dict[str, str]) -> None:
     status, output = outcome(tmp_path, marker, **variables)
     assert status == 1, output
-    assert "1 failed" in output
+    assert "1 failed" in output or "1 error" in output  # an error when the machine lacks more: root, qemu
     assert "may not be skipped in CI" in output
 
 

@@ -1,11 +1,14 @@
 """What `pip install` of the wheel gives: every module and template, and a command that needs no privilege."""
 
 import tomllib
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
 import pytest
 
+from k8snetc.backends import registry
+from k8snetc.compiler.cli import main
 from tests.packaging.conftest import Installation
 from tests.support.repository import PACKAGE_FOLDERS, ROOT, files
 
@@ -55,3 +58,37 @@ def test_the_command_runs_without_privilege(installation: Installation) -> None:
     done = installation.run("k8snetc", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: k8snetc ")
+
+
+MANIFEST = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  clusterIP: 10.96.7.7
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.244.1.7]}]
+"""
+
+
+@pytest.mark.parametrize("backend", registry.NAMES)
+def test_compile_runs_without_privilege(installation: Installation, backend: str) -> None:
+    """The wheel alone compiles for every back end; one that is not written yet is a usage error, no traceback."""
+    manifest = installation.folder / "web.yaml"
+    manifest.write_text(MANIFEST)
+    done = installation.run(
+        "k8snetc", "compile", str(manifest), "--backend", backend, "--cluster-cidr", "10.244.0.0/16"
+    )
+    assert "Traceback" not in done.stderr
+    if "compile" in main.commands and hasattr(import_module(f"k8snetc.backends.{backend}"), "BACKEND"):
+        assert done.returncode == 0, done.stderr
+        assert "10.96.7.7" in done.stdout
+        assert "10.244.1.7" in done.stdout
+    else:
+        assert done.returncode == 2
