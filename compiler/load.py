@@ -1,0 +1,200 @@
+"""Reading files: paths, standard input and Lists become documents, each with its file and line.
+
+Knows: folders, encodings, which reader a text needs, `kind: List`. Must not know: what any kind of object means;
+that is `manifests`. What can't be read becomes a diagnostic, never an exception, so that one report names everything.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+from k8snetc.compiler.diagnostics import Diagnostic
+from k8snetc.compiler.document import Document, FieldPath, Flaw, JsonValue, Tree
+
+SUFFIXES = (".yaml", ".yml", ".json")
+STDIN = "<stdin>"
+
+Blob = tuple[str, bytes]  # (name for messages, content)
+
+
+class Documents:
+    """The documents of some files, read while they are iterated (once), file by file.
+
+    `diagnostics` names what could not be read; it is whole when the iteration has ended. Hold no document longer than
+    needed: each keeps the text of its file.
+    """
+
+    def __init__(self, blobs: Iterable[Blob | Diagnostic]) -> None:
+        self.diagnostics: list[Diagnostic] = []
+        self._blobs = blobs
+
+    def __iter__(self) -> Iterator[Document]:
+        for blob in self._blobs:
+            if isinstance(blob, Diagnostic):
+                self.diagnostics.append(blob)
+            else:
+                yield from self._file(*blob)
+
+    def _file(self, file: str, data: bytes) -> Iterator[Document]:
+        text = self._decode(file, data)
+        if text is None:
+            return
+        for tree in _parse(file, text):
+            if isinstance(tree, Flaw):
+                self.diagnostics.append(Diagnostic(file, tree.line, tree.what, tree.fix))
+            else:
+                yield from self._objects(file, tree, tree.value, tree.line)
+
+    def _decode(self, file: str, data: bytes) -> str | None:
+        """The text of a file: UTF-8, or UTF-16 if its first bytes say so (YAML 1.2, section 5.2)."""
+        encoding = "utf-8-sig"
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            encoding = "utf-16"
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError as error:
+            line = 1 + data.count(b"\n", 0, error.start)
+            self.diagnostics.append(
+                Diagnostic(file, line, "this is no UTF-8 text", "save the file as UTF-8, or leave it out")
+            )
+            return None
+        return text.replace("\r\n", "\n") if "\r" in text else text
+
+    def _objects(
+        self,
+        file: str,
+        tree: Tree,
+        value: JsonValue,
+        line: int,
+        *,
+        path: FieldPath = (),
+        default: tuple[str, str] | None = None,
+    ) -> Iterator[Document]:
+        """The object, or the objects of a List. `default`: apiVersion and kind that a typed list gives its items."""
+        if not isinstance(value, dict):
+            what = "null" if value is None else f"a {'list' if isinstance(value, list) else 'scalar'}"
+            self.diagnostics.append(
+                Diagnostic(
+                    file, line, f"{what} where an object should be", "give objects with apiVersion and kind"
+                )
+            )
+            return
+        kind = value.get("kind")
+        items = value.get("items")
+        if isinstance(kind, str) and kind.endswith("List") and ("items" in value or kind == "List"):
+            inner = None
+            version = value.get("apiVersion")
+            if kind != "List" and isinstance(version, str):
+                inner = (version, kind[: -len("List")])
+            if items is None:
+                return
+            if not isinstance(items, list):
+                at = tree.locate((*path, "items"))
+                self.diagnostics.append(
+                    Diagnostic(file, at, "items of a List is no list", "list the objects there")
+                )
+                return
+            lines = tree.item_lines if not path else ()
+            for i, item in enumerate(items):
+                place = (*path, "items", i)
+                at = lines[i] if i < len(lines) else tree.locate(place)
+                yield from self._objects(file, tree, item, at, path=place, default=inner)
+            return
+        if default is not None and "kind" not in value:
+            value = {"apiVersion": default[0], "kind": default[1], **value}
+        yield Document(file, line, value, tree, path)
+
+
+def _parse(file: str, text: str) -> Iterator[Tree | Flaw]:
+    """The values of a text. What begins like JSON is tried as JSON first: it is also YAML, but slower to read."""
+    start = text.lstrip()[:1]
+    if start in {"{", "["} or file.endswith(".json"):
+        from k8snetc.compiler import read_json
+
+        found = list(read_json.read(text.encode("utf-8", "surrogatepass"), text))
+        if file.endswith(".json") or not any(
+            isinstance(f, Flaw) and f.what.startswith("broken") for f in found
+        ):
+            yield from found
+            return
+    from k8snetc.compiler import read_yaml
+
+    yield from read_yaml.read(text)
+
+
+# --- files -----------------------------------------------------------------------------------------------------
+
+
+def load(paths: Sequence[str], stdin: BinaryIO | None = None) -> Documents:
+    """The documents of files, folders (recursive) and `-` (standard input)."""
+    return Documents(_blobs(paths, stdin))
+
+
+def _blobs(paths: Sequence[str], stdin: BinaryIO | None) -> Iterator[Blob | Diagnostic]:
+    seen: set[str] = set()
+    for path in paths:
+        if path == "-":
+            if STDIN not in seen:
+                seen.add(STDIN)
+                yield STDIN, b"" if stdin is None else stdin.read()
+        elif path.startswith(("http://", "https://")):
+            yield Diagnostic(path, 0, "an address on the web", "download it first, and give the file")
+        elif os.path.isdir(path):
+            yield from _folder(path, seen)
+        else:
+            yield from _read(path, seen)
+
+
+def _folder(folder: str, seen: set[str]) -> Iterator[Blob | Diagnostic]:
+    files: list[str] = []
+    errors: list[Diagnostic] = []
+    visited: set[str] = set()
+
+    def failed(error: OSError) -> None:
+        errors.append(_unreadable(error.filename or folder, error))
+
+    for here, folders, names in os.walk(folder, onerror=failed, followlinks=True):
+        real = os.path.realpath(here)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files.extend(
+            os.path.join(here, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")
+        )
+    yield from errors
+    if not files and not errors:
+        yield Diagnostic(
+            folder, 0, "no manifests in this folder", f"it holds no file that ends in {', '.join(SUFFIXES)}"
+        )
+    for file in sorted(files):
+        yield from _read(file, seen, regular=True)
+
+
+def _read(path: str, seen: set[str], *, regular: bool = False) -> Iterator[Blob | Diagnostic]:
+    """One file. Given twice, or by two names, it is read once. In folders only regular files are read."""
+    try:
+        if regular and not stat.S_ISREG(os.stat(path).st_mode):
+            return
+        real = os.path.realpath(path)
+        if real in seen:
+            return
+        seen.add(real)
+        with open(path, "rb") as stream:
+            yield path, stream.read()
+    except OSError as error:
+        yield _unreadable(path, error)
+
+
+def _unreadable(path: str, error: OSError) -> Diagnostic:
+    reason = (error.strerror or str(error)).lower()
+    fix = {
+        FileNotFoundError: "check the path; shells leave a pattern that matches nothing as it is",
+        PermissionError: "give yourself read permission, or leave the file out",
+    }.get(type(error), "leave it out, or make it readable")
+    return Diagnostic(path, 0, f"can't be read: {reason}", fix)
