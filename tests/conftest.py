@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.support import golden, machine, names
+from tests.support.lab import _cluster_of_this_process, shared_cluster  # noqa: F401 - fixtures
 
 STRICT = os.environ.get("CI", "").lower() not in {"", "0", "false"} or "K8SNETC_REQUIRE_KERNEL" in os.environ
 """Whether a test that the machine's lacks would skip fails instead: a skipped test proves nothing."""
