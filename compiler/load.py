@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
@@ -40,29 +41,11 @@ class Documents:
                 yield from self._file(*blob)
 
     def _file(self, file: str, data: bytes) -> Iterator[Document]:
-        text = self._decode(file, data)
-        if text is None:
-            return
-        for tree in _parse(file, text):
+        for tree in _parse(file, data):
             if isinstance(tree, Flaw):
                 self.diagnostics.append(Diagnostic(file, tree.line, tree.what, tree.fix))
             else:
                 yield from self._objects(file, tree, tree.value, tree.line)
-
-    def _decode(self, file: str, data: bytes) -> str | None:
-        """The text of a file: UTF-8, or UTF-16 if its first bytes say so (YAML 1.2, section 5.2)."""
-        encoding = "utf-8-sig"
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            encoding = "utf-16"
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError as error:
-            line = 1 + data.count(b"\n", 0, error.start)
-            self.diagnostics.append(
-                Diagnostic(file, line, "this is no UTF-8 text", "save the file as UTF-8, or leave it out")
-            )
-            return None
-        return text.replace("\r\n", "\n") if "\r" in text else text
 
     def _objects(
         self,
@@ -109,21 +92,35 @@ class Documents:
         yield Document(file, line, value, tree, path)
 
 
-def _parse(file: str, text: str) -> Iterator[Tree | Flaw]:
-    """The values of a text. What begins like JSON is tried as JSON first: it is also YAML, but slower to read."""
-    start = text.lstrip()[:1]
-    if start in {"{", "["} or file.endswith(".json"):
-        from k8snetc.compiler import read_json
+_JSON_START = re.compile(rb"[ \t\r\n]*[\[{]")
 
-        found = list(read_json.read(text.encode("utf-8", "surrogatepass"), text))
-        if file.endswith(".json") or not any(
-            isinstance(f, Flaw) and f.what.startswith("broken") for f in found
-        ):
-            yield from found
-            return
+
+def _parse(file: str, data: bytes) -> Iterator[Tree | Flaw]:
+    """The values of a file. What begins like JSON is tried as JSON first: it is also YAML, but slower to read."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # YAML 1.2, section 5.2
+        data = data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+    data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        if _JSON_START.match(data) or file.endswith(".json"):
+            from k8snetc.compiler import read_json
+
+            found = list(read_json.read(data))
+            if file.endswith(".json") or not any(
+                isinstance(f, Flaw) and f.what.startswith("broken") for f in found
+            ):
+                yield from found
+                return
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        yield Flaw(
+            1 + data.count(b"\n", 0, error.start),
+            "this is no UTF-8 text",
+            "save the file as UTF-8, or leave it out",
+        )
+        return
     from k8snetc.compiler import read_yaml
 
-    yield from read_yaml.read(text)
+    yield from read_yaml.read(text.replace("\r\n", "\n") if "\r" in text else text)
 
 
 # --- files -----------------------------------------------------------------------------------------------------

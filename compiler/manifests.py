@@ -7,6 +7,7 @@ line. Must not know: selectors' meaning, nodes, packets. pydantic stays behind t
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
@@ -131,8 +132,15 @@ def validate(documents: Documents, *, namespace: str = "default") -> Manifests:
     Raises `InputError` with everything that is wrong, what could not be read included.
     """
     state = _State(namespace)
-    for document in documents:
-        state.add(document)
+    # What is read lives until the end, so the collector would look through all of it again and again in vain.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for document in documents:
+            state.add(document)
+    finally:
+        if collecting:
+            gc.enable()
     diagnostics = [*documents.diagnostics, *state.diagnostics]
     if diagnostics:
         raise InputError(diagnostics)

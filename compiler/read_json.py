@@ -21,31 +21,45 @@ import orjson
 from k8snetc.compiler.document import FieldPath, Flaw, JsonValue, Tree
 
 _BLANK = re.compile(r"[ \t\n\r]*")
-_ITEMS = re.compile(r'^( *|\t*)"items": \[\n(\s+)\{$', re.MULTILINE)
-# What could make the number of `":` in the text differ from the number of keys without a duplicate.
-_ODD_KEYS = re.compile(rb'"[ \t\r\n]+:|\\u00(?:22|3[aA])')
+_ITEMS = re.compile(rb'^( *|\t*)"items": \[(\n\s+\{\n)', re.MULTILINE)
+_BLANKS_BEFORE_COLON = (b'" :', b'"\t:', b'"\n:', b'"\r:')
+_ESCAPES = (b"\\u0022", b"\\u003a", b"\\u003A")  # of the quote and the colon
 
 
-def read(data: bytes, text: str) -> Iterator[Tree | Flaw]:
-    """The values of a JSON text (one, or several after another), with the flaws of what can't be read."""
+def read(data: bytes) -> Iterator[Tree | Flaw]:
+    """The values of a JSON text in UTF-8 (one, or several after another), with the flaws of what can't be read."""
     try:
         value: JsonValue = orjson.loads(data)
     except orjson.JSONDecodeError:
-        yield from _read_several(text)
+        yield from _read_several(data)
         return
-    if _ODD_KEYS.search(data) or data.count(b'":') != orjson.dumps(value).count(b'":'):
-        flaws = list(_duplicates(text))
+    if not _keys_agree(data, value):
+        flaws = list(_duplicates(data.decode()))
         if flaws:
             yield from flaws
             return
-    start = _skip(text, 0)
-    tree = JsonTree(1 + text.count("\n", 0, start), value, text=text, start=start)
+    tree = JsonTree(1, value, data=data)
+    start = _skip(data[:4096].decode("utf-8", "replace"), 0)
+    tree.line = 1 + data.count(b"\n", 0, start)
     tree.item_lines = tuple(_item_lines(tree, value))
     yield tree
 
 
-def _read_several(text: str) -> Iterator[Tree | Flaw]:
+def _keys_agree(data: bytes, value: JsonValue) -> bool:
+    """Whether there are as many keys in the text as in the value; False also where that can't be told quickly.
+
+    Both are counted as `":`, which may also stand in strings, but then in both.
+    """
+    if any(odd in data for odd in _BLANKS_BEFORE_COLON):
+        return False
+    if b"\\u" in data and any(odd in data for odd in _ESCAPES):
+        return False
+    return data.count(b'":') == orjson.dumps(value).count(b'":')
+
+
+def _read_several(data: bytes) -> Iterator[Tree | Flaw]:
     """One value after another, as `kubectl get -o json` twice into one file gives."""
+    text = data.decode()
     at = _skip(text, 0)
     decoder = json.JSONDecoder(object_pairs_hook=_once)
     while at < len(text):
@@ -65,7 +79,7 @@ def _read_several(text: str) -> Iterator[Tree | Flaw]:
         except RecursionError:
             yield Flaw(line, "JSON that is nested too deeply", "no manifest is that deep: check the file")
             return
-        tree = JsonTree(line, cast(JsonValue, value), text=text, start=at)
+        tree = JsonTree(line, cast(JsonValue, value), data=data, start=at)
         tree.item_lines = tuple(_item_lines(tree, tree.value))
         yield tree
         at = _skip(text, end)
@@ -73,15 +87,26 @@ def _read_several(text: str) -> Iterator[Tree | Flaw]:
 
 @dataclass(slots=True)
 class JsonTree(Tree):
-    """A JSON value that can find the line of each of its fields in its text."""
+    """A JSON value that can find the line of each of its fields in its text.
 
-    text: str = ""
+    `start` is where the value begins, in characters.
+    """
+
+    data: bytes = b""
     start: int = 0
+    _text: str | None = field(default=None, repr=False)
     _items: tuple[int, ...] | None = field(default=None, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The text, decoded when it is first needed: for an error."""
+        if self._text is None:
+            self._text = self.data.decode()
+        return self._text
 
     def locate(self, path: FieldPath) -> int:
         """The line of a field, or of the deepest part of its path that exists."""
-        at = self.start
+        at = _skip(self.text, self.start)
         if len(path) >= 2 and path[0] == "items" and isinstance(path[1], int):
             offsets = self.item_offsets()
             if path[1] < len(offsets):
@@ -91,7 +116,7 @@ class JsonTree(Tree):
     def item_offsets(self) -> tuple[int, ...]:
         """Where each of `items` begins in the text; scanned once."""
         if self._items is None:
-            at = _find(self.text, self.start, ("items",), value=True)
+            at = _find(self.text, _skip(self.text, self.start), ("items",), value=True)
             self._items = tuple(start for start, _ in _elements(self.text, at))
         return self._items
 
@@ -100,23 +125,32 @@ def _item_lines(tree: JsonTree, value: JsonValue) -> Iterator[int]:
     items = value.get("items") if isinstance(value, dict) else None
     if not isinstance(items, list) or not items:
         return
-    text = tree.text
-    head = _ITEMS.search(text, tree.start)
-    if head:
-        starts = re.compile(f"^{head.group(2)}{{$", re.MULTILINE)
-        at = [m.start() for m in starts.finditer(text, head.end(1))]
-        if len(at) == len(items):
-            yield from _lines(text, at)
+    if tree.start == 0:
+        lines = _lines_by_layout(tree.data, len(items))
+        if lines is not None:
+            yield from lines
             return
-    yield from _lines(text, tree.item_offsets())
-
-
-def _lines(text: str, offsets: list[int] | tuple[int, ...]) -> Iterator[int]:
     line, last = 1, 0
-    for at in offsets:
-        line += text.count("\n", last, at)
+    for at in tree.item_offsets():
+        line += tree.text.count("\n", last, at)
         last = at
         yield line
+
+
+def _lines_by_layout(data: bytes, number: int) -> list[int] | None:
+    """The lines of the items where each begins with a brace alone on its line, indented alike; None elsewhere."""
+    head = _ITEMS.search(data)
+    if head is None:
+        return None
+    mark = head.group(2)
+    lines: list[int] = []
+    at, line, last = head.start(2), 1, 0
+    while at >= 0:
+        line += data.count(b"\n", last, at + 1)
+        last = at + 1
+        lines.append(line)
+        at = data.find(mark, at + len(mark))
+    return lines if len(lines) == number else None
 
 
 # --- finding places, with the scanner of the standard library (in C where it skips values) ----------------------

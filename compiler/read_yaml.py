@@ -302,9 +302,13 @@ class _Builder:
             )
             raise _Stop
         if self._stack and self._wants_key():
-            self._flaw(
-                event, "a mapping or list as a key", "keys are text; braces {} in plain text need quotes"
-            )
+            template = _template(self._text, self._first)
+            if template is None:
+                self._flaw(
+                    event, "a mapping or list as a key", "keys are text; put {} in plain text into quotes"
+                )
+            else:
+                self.flaws.append(template)
             raise _Stop
         path = self._child_path()
         if self._record and self._stack and isinstance(self._stack[-1].value, list):
