@@ -52,6 +52,10 @@ kernel: setup ## Run the tests on this machine's kernel (needs root)
 vm: setup ## Run the tests in the small virtual machine (needs qemu)
 	@$(pytest) -n $(WORKERS) $(parallel) -m vm $(ARGS)
 
+.PHONY: vm-shell
+vm-shell: setup ## Open a shell in that machine; it sees this machine's files, read only
+	@$(venv)/python -m tests.vm shell
+
 .PHONY: check
 check: lint fast ## What must hold for every commit: lint, types, fast tests
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import golden, machine, names
 from tests.support.lab import _cluster_of_this_process, shared_cluster  # noqa: F401 - fixtures
+from tests.vm import plugin as vm
 
 STRICT = os.environ.get("CI", "").lower() not in {"", "0", "false"} or "K8SNETC_REQUIRE_KERNEL" in os.environ
 """Whether a test that the machine's lacks would skip fails instead: a skipped test proves nothing."""
@@ -23,11 +24,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("golden files are not rewritten in CI: unset K8SNETC_UPDATE_GOLDEN")
     if not hasattr(config, "workerinput") and not config.option.collectonly and os.geteuid() == 0:
         names.remove_stale()
+    # The virtual machine gets its tests, unless this is that machine.
+    if not vm.in_guest():
+        config.pluginmanager.register(vm.VmPlugin(), "k8snetc-vm")
 
 
 def _rank(item: pytest.Item) -> int:
     if item.get_closest_marker("vm"):
-        return 0 if "PYTEST_XDIST_WORKER" in os.environ else 4
+        # Those of the shared machine side by side, so that it is booted once.
+        first = -2 if "PYTEST_XDIST_WORKER" in os.environ else 4
+        return first if vm.runs_in_guest(item) else first + 1
     if item.get_closest_marker("kernel"):
         return 3
     return 2 if item.get_closest_marker("slow") else 1
