@@ -15,11 +15,12 @@ import subprocess
 import sys
 import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
 from k8snetc.ir.types import Protocol
-from k8snetc.lab import messages, syscalls
+from k8snetc.lab import messages, syscalls, traffic
 from k8snetc.lab.attempts import Batch, Prober
 from k8snetc.lab.loop import READ, Loop, Spaces
 from k8snetc.lab.names import NETNS_DIR
@@ -36,6 +37,8 @@ class Agent:
         self._setup = messages.Setup(())
         self._orderly = False
         self._prober: Prober | None = None
+        self._flows: dict[int, traffic.Flow] = {}
+        self._traffic: dict[int, traffic.Generator] = {}
         self._servers: dict[tuple[str, str, int], list[TcpServer | UdpServer]] = {}
 
     def run(self) -> None:
@@ -75,7 +78,22 @@ class Agent:
         assert isinstance(message, messages.Request)
         match message:
             case messages.RunProbes(probes, window):
-                Batch(self.prober, probes, window, lambda results: self._reply(number, results)).run()
+                Batch(self.prober, probes, window, partial(self._reply, number)).run()
+                return
+            case messages.OpenFlow(flow, space, probe, interval):
+                answer = partial(self._reply, number)
+                self._flows[flow] = traffic.open_flow(self.prober, space, probe, interval, answer)
+                return
+            case messages.LookAtFlow(flow):
+                self._reply(number, self._flows[flow].report())
+                return
+            case messages.CloseFlow(flow, patience):
+                self._flows.pop(flow).close(partial(self._reply, number), patience)
+                return
+            case messages.StartTraffic(what, space, probe, rate):
+                self._traffic[what] = traffic.Generator(self.prober, space, probe, rate)
+            case messages.StopTraffic(what):
+                self._traffic.pop(what).stop(partial(self._reply, number))
                 return
             case messages.Setup():
                 self._prepare(message)

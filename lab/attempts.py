@@ -24,7 +24,7 @@ from k8snetc.lab.probe import Outcome, Probe, ProbeResult
 from k8snetc.lab.sctp import IP_RECVERR, IPV6_RECVERR, SctpPort
 from k8snetc.lab.servers import FAMILIES, any_address
 
-_IP_BIND_ADDRESS_NO_PORT = 24
+IP_BIND_ADDRESS_NO_PORT = 24
 _CONNECTED_PATIENCE = 3.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _nonces = itertools.count(int.from_bytes(os.urandom(4)))
@@ -124,7 +124,7 @@ class _Socket(Attempt):
         if probe.source is not None or probe.source_port is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if probe.source_port is None:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             address = any_address(probe.destination.version) if probe.source is None else str(probe.source)
             sock.bind((address, probe.source_port or 0))
         return sock

@@ -23,6 +23,7 @@ from k8snetc.ir.types import Address, Protocol
 from k8snetc.lab import flush, messages, names, syscalls, wiring
 from k8snetc.lab.handle import AgentHandle, LabError
 from k8snetc.lab.probe import DEFAULT_TIMEOUT, Probe, ProbeResult
+from k8snetc.lab.sessions import Flow, Traffic
 from k8snetc.lab.topology import Pod, Port, Topology
 
 P = ParamSpec("P")
@@ -220,6 +221,14 @@ class Cluster:
             connected,
         )
         return self.probe_all([probe])[0]
+
+    def flow(self, probe: Probe, *, interval: float = 0.02) -> Flow:
+        """Open a TCP connection or UDP flow that sends a message every `interval` seconds, until closed."""
+        return Flow(self._agent(probe.client), self.topology.home(probe.client), probe, interval)
+
+    def traffic(self, probe: Probe, *, rate: float = 100) -> Traffic:
+        """Try again and again, `rate` times a second, until stopped. Mind the probe's time-out."""
+        return Traffic(self._agent(probe.client), self.topology.home(probe.client), probe, rate)
 
     def probe_all(self, probes: Iterable[Probe], *, window: int = _WINDOW) -> list[ProbeResult]:
         """Run many probes at once, at most `window` per agent, and return the results in their order."""

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from k8snetc.lab.probe import Probe, ProbeResult
+from k8snetc.lab.reports import FlowReport, TrafficReport
 
 _LENGTH = struct.Struct("!I")
 
@@ -65,11 +66,65 @@ class RunProbes:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenFlow:
+    """Open a flow with that number and send every `interval` seconds. The reply is a `ProbeResult`."""
+
+    flow: int
+    space: str
+    probe: Probe
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtFlow:
+    """The reply is a `FlowReport`."""
+
+    flow: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFlow:
+    """End a flow after waiting up to `patience` seconds for answers. The reply is a `FlowReport`."""
+
+    flow: int
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
+class StartTraffic:
+    """Probe again and again, `rate` times a second."""
+
+    traffic: int
+    space: str
+    probe: Probe
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopTraffic:
+    """The reply, when the last probe is over, is a `TrafficReport`."""
+
+    traffic: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Orderly end: the lab cleans up itself."""
 
 
-Request = Setup | Write | Listen | Unlisten | RunProbes | Close
+Request = (
+    Setup
+    | Write
+    | Listen
+    | Unlisten
+    | RunProbes
+    | OpenFlow
+    | LookAtFlow
+    | CloseFlow
+    | StartTraffic
+    | StopTraffic
+    | Close
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +134,7 @@ class Failure:
     text: str
 
 
-Reply = None | tuple[ProbeResult, ...] | Failure
+Reply = None | ProbeResult | tuple[ProbeResult, ...] | FlowReport | TrafficReport | Failure
 
 
 def encode(number: int, message: Request | Reply) -> bytes:
