@@ -41,7 +41,7 @@ class Documents:
                 yield from self._file(*blob)
 
     def _file(self, file: str, data: bytes) -> Iterator[Document]:
-        for tree in _parse(file, data):
+        for tree in trees(file, data):
             if isinstance(tree, Flaw):
                 self.diagnostics.append(Diagnostic(file, tree.line, tree.what, tree.fix))
             else:
@@ -95,7 +95,7 @@ class Documents:
 _JSON_START = re.compile(rb"[ \t\r\n]*[\[{]")
 
 
-def _parse(file: str, data: bytes) -> Iterator[Tree | Flaw]:
+def trees(file: str, data: bytes) -> Iterator[Tree | Flaw]:
     """The values of a file. What begins like JSON is tried as JSON first: it is also YAML, but slower to read."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # YAML 1.2, section 5.2
         data = data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
