@@ -1,0 +1,123 @@
+"""Receipts: what was installed, when, from what, by which version; the newest one says what runs.
+
+Knows: the files of the state directory and their form. Must not know: how anything is installed.
+
+Files: `NNNNNN.receipt` (JSON, small), `NNNNNN.program` (the program, for roll-back and for telling what a change does),
+`journal` (only while a change is under way, or after it was killed), `before` (what ran before the first apply).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import orjson
+
+from k8snetc.apply.errors import StateError
+from k8snetc.apply.store import Store
+from k8snetc.ir.data import DataError, from_json, to_json
+from k8snetc.ir.types import Program
+
+FORMAT = 1
+KEEP = 10
+"""How many receipts are kept, the newest: enough to go back some steps, little enough for a tmpfs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One successful apply or roll-back.
+
+    `time` is UTC, ISO 8601. `sources` are the paths as given, `manifests` the SHA-256 of what was in them ("" if
+    unknown), `program` that of the program, `state` that of what the kernel holds since. `restores` is the number of
+    the receipt that a roll-back went back to, None for an apply. `seconds` counts from lock to verified. `place` is
+    the network namespace and boot that it belongs to.
+    """
+
+    number: int
+    backend: str
+    node: str
+    time: str
+    version: str
+    sources: tuple[str, ...]
+    manifests: str
+    program: str
+    state: str
+    summary: str
+    seconds: float
+    steps: tuple[str, ...]
+    restores: int | None
+    place: str
+
+
+def here() -> str:
+    """The boot and the network namespace that this process is in; rules live and die with both."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return f"{boot} {os.readlink('/proc/self/ns/net')}"
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return sha256(data).hexdigest()
+
+
+def save(store: Store, receipt: Receipt, program: Program) -> None:
+    """Write a receipt and its program, then forget the oldest."""
+    store.write(f"{receipt.number:06}.program", to_json(program))
+    store.write(f"{receipt.number:06}.receipt", orjson.dumps({"format_version": FORMAT, **asdict(receipt)}))
+    for old in numbers(store)[:-KEEP]:
+        store.remove(f"{old:06}.receipt")
+        store.remove(f"{old:06}.program")
+
+
+def numbers(store: Store) -> list[int]:
+    """The numbers of all receipts, oldest first."""
+    return [int(n.removesuffix(".receipt")) for n in store.names() if n.endswith(".receipt")]
+
+
+def load(store: Store, number: int) -> Receipt:
+    """The receipt of that number. Raises `StateError` if it is missing or damaged."""
+    data = store.read(f"{number:06}.receipt")
+    try:
+        document = orjson.loads(data or b"")
+        if document.pop("format_version") != FORMAT:
+            raise StateError(f"receipt {number} was written by another version of k8snetc")
+        document["sources"] = tuple(document["sources"])
+        document["steps"] = tuple(document["steps"])
+        return Receipt(**document)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise StateError(f"receipt {number} in {store.path} is missing or damaged: {e}") from e
+
+
+def newest(store: Store) -> Receipt | None:
+    """What runs, None if nothing was installed in this network namespace since the last boot."""
+    all_of_them = numbers(store)
+    if not all_of_them:
+        return None
+    receipt = load(store, all_of_them[-1])
+    return receipt if receipt.place == here() else None
+
+
+def program_of(store: Store, number: int) -> Program:
+    """The program of a receipt. Raises `StateError` if it is missing or damaged."""
+    try:
+        return from_json(store.read(f"{number:06}.program") or b"")
+    except DataError as e:
+        raise StateError(f"the program of receipt {number} in {store.path} is missing or damaged: {e}") from e
+
+
+def previous(store: Store, now: Receipt) -> Receipt | None:
+    """What ran before the receipt `now`: roll-backs go further back each time instead of to and fro."""
+    effective = now
+    known = set(numbers(store))
+    while effective.restores is not None and effective.restores in known:
+        effective = load(store, effective.restores)
+    earlier = [n for n in sorted(known) if n < effective.number]
+    while earlier:
+        candidate = load(store, earlier.pop())
+        if candidate.place != now.place:
+            return None
+        if candidate.restores is None:
+            return candidate
+    return None

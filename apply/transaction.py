@@ -1,0 +1,336 @@
+"""Lock, recheck the base, install, verify, receipt; on any failure back to what ran before.
+
+Knows: the order of these, and what a crash in each leaves. Must not know: any back end, the command line, how things
+are printed. The kernel is behind `backends.target.Target`, the files behind `apply.store`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Protocol, TypeVar
+
+from k8snetc.apply import journal, receipts
+from k8snetc.apply.errors import ApplyError, BrokenError, RolledBackError, StaleError, StateError
+from k8snetc.apply.receipts import Receipt, digest
+from k8snetc.apply.signals import Stop, deferred
+from k8snetc.apply.store import Store
+from k8snetc.backends.base import UnsupportedError
+from k8snetc.backends.common.run import CommandError
+from k8snetc.backends.target import Change, InstallError, Step, Target
+from k8snetc.ir.data import to_json
+from k8snetc.ir.types import Program
+
+S = TypeVar("S")
+BEFORE = "before"
+LOCK_WAIT = 10.0
+"""Seconds to wait for another apply to end before giving up."""
+
+_REFUSED = (CommandError, InstallError, OSError, UnsupportedError)
+
+
+class Watch(Protocol):
+    """Is told what happens: for a progress line, and for tests that stop the world at any point."""
+
+    def began(self, at: int, total: int, step: Step) -> None:
+        """Step `at` (from 0) of `total` is about to run."""
+        ...
+
+    def ended(self, at: int, total: int, step: Step) -> None:
+        """Step `at` has run."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something a person should know: that an interrupted apply is undone, say."""
+        ...
+
+
+class Silent:
+    """The watch of a caller who looks at the outcome only."""
+
+    def began(self, at: int, total: int, step: Step) -> None: ...
+
+    def ended(self, at: int, total: int, step: Step) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a program comes from, for the receipt. `manifests` is the SHA-256 of all input, "" if unknown."""
+
+    paths: tuple[str, ...] = ()
+    manifests: str = ""
+    summary: str = ""
+    restores: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an apply did. `receipt` None: nothing was to be done. `timings` in seconds, by phase, in order."""
+
+    receipt: Receipt | None
+    steps: tuple[str, ...] = ()
+    size: int = 0
+    timings: tuple[tuple[str, float], ...] = ()
+    cut: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Measures the phases of one apply."""
+
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def fingerprint(target: Target[S], state: S) -> str:
+    """A short name for exactly this state: by it a plan knows its base again."""
+    return digest(target.dump(state))
+
+
+def refuse_assumed(program: Program) -> None:
+    """Raise `ApplyError` if the program's addresses are made up."""
+    if program.assumed:
+        raise ApplyError(
+            "the addresses of this program are assumed (--assume-addresses); "
+            "install what the cluster says: kubectl get -A -o json"
+        )
+
+
+def apply(
+    target: Target[S],
+    program: Program,
+    store: Store,
+    *,
+    source: Source | None = None,
+    base: str | None = None,
+    wait: float = LOCK_WAIT,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Make the node run `program`. `base`: the fingerprint of the state that a plan saw; another is refused.
+
+    Raises `ApplyError` if nothing was changed, `RolledBackError` or `BrokenError` if something was. Does not return
+    before a fresh look at the kernel has shown exactly the program.
+    """
+    refuse_assumed(program)
+    source = source or Source()
+    watch = watch or Silent()
+    clock = _Clock()
+    started = time.perf_counter()
+    with store.locked(wait):
+        recover(target, store, watch)
+        now = _installed(target, store)
+        with clock.phase("lower"):
+            goal = target.desired(program)
+        with clock.phase("observe"):
+            live = target.observe()
+        _check_base(target, live, base)
+        goal = target.grounded(goal, _before(target, store, now, live))
+        with clock.phase("compare"):
+            steps = target.steps(live, goal)
+        old = receipts.program_of(store, now.number) if now is not None and steps else None
+        name = digest(to_json(program))
+        if not steps and now is not None and now.program == name:
+            return Outcome(None, timings=tuple(clock.timings.items()))
+
+        def made(state: S) -> Receipt:
+            return Receipt(
+                number=max(receipts.numbers(store), default=0) + 1,
+                backend=target.name,
+                node=program.node.name or "",
+                time=datetime.now(UTC).isoformat(timespec="seconds"),
+                version=version("k8snetc"),
+                sources=source.paths,
+                manifests=source.manifests,
+                program=name,
+                state=fingerprint(target, state),
+                summary=source.summary,
+                seconds=round(time.perf_counter() - started, 3),
+                steps=tuple(s.title for s in steps),
+                restores=source.restores,
+                place=receipts.here(),
+            )
+
+        what = f"apply of {', '.join(source.paths) or 'a program'}"
+        cut, state, warnings = 0, live, []
+        if steps:
+            with _undoable(target, store, live, what, watch) as stop:
+                with clock.phase("install"):
+                    _run(steps, watch, stop)
+                with clock.phase("connections"):
+                    try:
+                        cut = target.cut(old, program)
+                    except _REFUSED as e:
+                        warnings.append(f"old connections could not be cut: {e}")
+                with clock.phase("verify"):
+                    state = _verified(target, goal)
+                receipt = made(state)
+                receipts.save(store, receipt, program)
+        else:
+            receipt = made(state)
+            receipts.save(store, receipt, program)
+    return Outcome(
+        receipt,
+        tuple(s.title for s in steps),
+        sum(s.size for s in steps),
+        tuple(clock.timings.items()),
+        cut,
+        tuple(warnings),
+    )
+
+
+def remove(
+    target: Target[S], store: Store, *, wait: float = LOCK_WAIT, watch: Watch | None = None
+) -> Outcome:
+    """Leave the node as it was before the first apply; the state directory goes too."""
+    watch = watch or Silent()
+    clock = _Clock()
+    with store.locked(wait):
+        recover(target, store, watch)
+        now = _installed(target, store)
+        with clock.phase("observe"):
+            live = target.observe()
+        goal = target.grounded(target.empty(), _before(target, store, now, live))
+        steps = target.steps(live, goal)
+        with _undoable(target, store, live, "remove", watch) as stop:
+            with clock.phase("install"):
+                _run(steps, watch, stop)
+            with clock.phase("verify"):
+                _verified(target, goal)
+        store.clear()
+    return Outcome(
+        None, tuple(s.title for s in steps), sum(s.size for s in steps), tuple(clock.timings.items())
+    )
+
+
+def recover(target: Target[S], store: Store, watch: Watch) -> bool:
+    """Undo what a killed change left, or find that it had come to its end. Call it under the lock.
+
+    Returns whether there was anything. Raises `BrokenError` if it can't be undone.
+    """
+    left = journal.pending(store)
+    if left is None:
+        journal.end(store)
+        return False
+    if left.backend != target.name:
+        raise ApplyError(
+            f"an interrupted {left.what} of the {left.backend} back end is to be undone first: "
+            f"run `k8snetc remove --backend {left.backend}` or apply with it again"
+        )
+    live = target.observe()
+    now = receipts.newest(store)
+    if now is not None and now.state == fingerprint(target, live):
+        watch.note(f"an interrupted {left.what} had come to its end; nothing to undo")
+    else:
+        watch.note(f"undoing an interrupted {left.what}")
+        _put_back(target, left.base, watch)
+    journal.end(store)
+    return True
+
+
+def _installed(target: Target[S], store: Store) -> Receipt | None:
+    now = receipts.newest(store)
+    if now is not None and now.backend != target.name:
+        raise ApplyError(
+            f"the {now.backend} back end is installed on this node; "
+            f"run `k8snetc remove --backend {now.backend}` before you use {target.name}"
+        )
+    return now
+
+
+def _check_base(target: Target[S], live: S, base: str | None) -> None:
+    if base is not None and fingerprint(target, live) != base:
+        raise StaleError("the node has changed since this plan was made; make a new plan and look at it")
+
+
+def _before(target: Target[S], store: Store, now: Receipt | None, live: S) -> S:
+    """The state that the first apply found: read, or if this is the first, written."""
+    place = receipts.here().encode()
+    data = store.read(BEFORE)
+    if data is not None:
+        where, _, dumped = data.partition(b"\n")
+        if where == place:
+            return target.load(dumped)
+    store.write(BEFORE, place + b"\n" + target.dump(live))
+    return live
+
+
+@contextmanager
+def _undoable(target: Target[S], store: Store, live: S, what: str, watch: Watch) -> Iterator[Stop]:
+    """Keep a journal while the body changes the node, and put `live` back if it fails or is asked to stop."""
+    base = target.dump(live)
+    journal.begin(store, journal.Journal(target.name, what, base))
+    with deferred() as stop:
+        try:
+            yield stop
+        except Exception as cause:
+            watch.note(f"{what} failed, putting back what ran before: {cause}")
+            try:
+                _put_back(target, base, watch)
+            except Exception as e:  # noqa: BLE001 - see above: whatever it is, the operator must hear both
+                raise BrokenError(
+                    f"{what} failed: {cause}; and what ran before could not be put back: {e}; "
+                    "the journal is kept, the next apply tries again"
+                ) from cause
+            journal.end(store)
+            raise RolledBackError(f"{what} failed, what ran before runs again: {cause}") from cause
+    journal.end(store)
+
+
+def _put_back(target: Target[S], base: bytes, watch: Watch) -> None:
+    goal = target.load(base)
+    for step in target.steps(target.observe(), goal):
+        step.run()
+    changes = target.changes(target.observe(), goal)
+    if changes:
+        raise BrokenError(f"the node differs from what ran before: {_differences(changes)}")
+    watch.note("what ran before runs again")
+
+
+def _run(steps: Sequence[Step], watch: Watch, stop: Stop) -> None:
+    for at, step in enumerate(steps):
+        if stop.signal is not None:
+            raise ApplyError(f"stopped by {stop.signal.name}")
+        watch.began(at, len(steps), step)
+        step.run()
+        watch.ended(at, len(steps), step)
+
+
+def _verified(target: Target[S], goal: S) -> S:
+    seen = target.observe()
+    changes = target.changes(seen, goal)
+    if changes:
+        raise InstallError(f"the kernel does not hold what was installed: {_differences(changes)}")
+    return seen
+
+
+def _differences(changes: Sequence[Change]) -> str:
+    shown = "; ".join(f"{c.symbol} {c.where}" for c in changes[:3])
+    return shown + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
+
+
+__all__ = [
+    "LOCK_WAIT",
+    "Outcome",
+    "Silent",
+    "Source",
+    "StateError",
+    "Watch",
+    "apply",
+    "fingerprint",
+    "recover",
+    "remove",
+]

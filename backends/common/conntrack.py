@@ -1,0 +1,157 @@
+"""Tracked connections that a new program would not make: which those are, and how the kernel forgets them.
+
+Knows: what Kubernetes says of connections whose endpoint or permission goes, and the conntrack tool.
+Must not know: any one back end.
+
+- A UDP flow keeps its translation for as long as packets come. If the endpoint is gone, or if the flow began before
+  the service had one, its entry is deleted, so that its next packet is balanced anew. (TCP and SCTP endpoints answer
+  for themselves: a new listener resets the connection, and an endpoint that ends gracefully keeps it.)
+- A connection that policy denies from now on is *cut*: its entry gets the connection mark `CUT`, and the first rule of
+  every policy drops what bears it, in both directions. Deleting the entry would not do: the next packet, perhaps one
+  of the answering side, would make a new one the other way round, which another rule may allow. A connection that a
+  later program allows again loses the mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from k8snetc.backends.common.run import run
+from k8snetc.ir.interpret import Interpreter, Sender
+from k8snetc.ir.types import Address, Balance, Family, Frontend, Program, Protocol
+
+CUT = "0x1000/0x1000"
+"""Connection mark (bit 12) of connections that policy has cut."""
+_CUT_BIT = 0x1000
+_PROTOCOLS = {p.value: p for p in Protocol}
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One tracked connection: as its first packet was (`source` to `destination`), and where it really goes."""
+
+    protocol: str
+    source: Address
+    destination: Address
+    port: int
+    endpoint: Address
+    endpoint_port: int
+    mark: int
+
+    @property
+    def filter(self) -> str:
+        """Options of the conntrack tool that select this flow and its like (other source ports)."""
+        text = f"-p {self.protocol} -s {self.source} -d {self.destination} -r {self.endpoint}"
+        if self.protocol in _PROTOCOLS:
+            text += f" --dport {self.port} --reply-port-src {self.endpoint_port}"
+        return f"-f ipv{self.source.version} {text}"
+
+
+def cut(old: Program | None, new: Program) -> int:
+    """Forget or cut what `new` would not make, and return how many kinds of flows that were.
+
+    `old` None: not known what ran before, so everything is looked at. Raises `CommandError`.
+    """
+    stale = old is None or _udp(old) != _udp(new)
+    denied = old is None or (old.enforcements, old.sets) != (new.enforcements, new.sets)
+    if not stale and not denied:
+        return 0
+    flows = tuple(parse(run(["conntrack", "-L", "-o", "extended"])))
+    commands: dict[str, None] = {}
+    if stale:
+        commands |= dict.fromkeys(f"-D {f.filter}" for f in stale_udp(old, new, flows))
+    if denied:
+        commands |= dict.fromkeys(f"-U {f.filter} -m {CUT}" for f in denied_flows(new, flows))
+        commands |= dict.fromkeys(f"-U {f.filter} -m 0/{_CUT_BIT:#x}" for f in allowed_again(new, flows))
+    if commands:
+        run(["conntrack", "-R", "-"], "".join(f"{c}\n" for c in commands))
+    return len(commands)
+
+
+def parse(text: str) -> Iterator[Flow]:
+    """The flows in what `conntrack -L -o extended` prints; protocols without ports have port 0."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 4 or words[0] not in ("ipv4", "ipv6"):
+            continue
+        pairs = [tuple(w.split("=", 1)) for w in words if "=" in w]
+        values: dict[str, list[str]] = {}
+        for key, value in pairs:
+            values.setdefault(key, []).append(value)
+        if len(values.get("src", ())) != 2:
+            continue
+        ports = "dport" in values
+        yield Flow(
+            words[2],
+            ip_address(values["src"][0]),
+            ip_address(values["dst"][0]),
+            int(values["dport"][0]) if ports else 0,
+            ip_address(values["src"][1]),
+            int(values["sport"][1]) if ports else 0,
+            int(values.get("mark", ["0"])[0]),
+        )
+
+
+def stale_udp(old: Program | None, new: Program, flows: Iterable[Flow]) -> Iterator[Flow]:
+    """UDP flows of services that go where their service has no endpoint any more, or to no endpoint at all."""
+    now, before = _udp(new), _udp(old) if old is not None else {}
+    for flow in flows:
+        if flow.protocol != Protocol.UDP.value:
+            continue
+        translated = (flow.destination, flow.port) != (flow.endpoint, flow.endpoint_port)
+        family = Family(flow.source.version)
+        for key in ((flow.destination, flow.port), (family, flow.port)):
+            # A port of the node's own: only what was translated, or every flow to such a port of anyone would be one.
+            if (key not in now and key not in before) or (key[0] is family and not translated):
+                continue
+            endpoints = now.get(key)
+            if endpoints is None and not translated:
+                continue
+            there = (flow.endpoint, flow.endpoint_port)
+            if there not in (endpoints or ()) and (key[0] is not family or there in before.get(key, ())):
+                yield flow
+            break
+
+
+def denied_flows(new: Program, flows: Iterable[Flow]) -> Iterator[Flow]:
+    """Flows that the policies of `new` deny and that aren't cut yet."""
+    return (f for f, denied in _judged(new, flows) if denied and not f.mark & _CUT_BIT)
+
+
+def allowed_again(new: Program, flows: Iterable[Flow]) -> Iterator[Flow]:
+    """Flows that are cut and that the policies of `new` allow."""
+    return (f for f, denied in _judged(new, (f for f in flows if f.mark & _CUT_BIT)) if not denied)
+
+
+def _judged(new: Program, flows: Iterable[Flow]) -> Iterator[tuple[Flow, bool]]:
+    interpreter = Interpreter(new)
+    pods = frozenset(p for e in new.enforcements for p in e.pods)
+    own = frozenset(new.node.addresses)
+    for flow in flows:
+        if flow.source not in pods and flow.endpoint not in pods:
+            yield flow, False
+            continue
+        sender = Sender.NODE if flow.source in own or flow.source.is_loopback else Sender.EXTERNAL
+        protocol = _PROTOCOLS.get(flow.protocol)
+        judgement = interpreter.judge(sender, flow.source, flow.endpoint, protocol, flow.endpoint_port)
+        yield flow, judgement.denial is not None
+
+
+_Served = dict[tuple[Address | Family, int], frozenset[tuple[Address, int]]]
+
+
+def _udp(program: Program) -> _Served:
+    """The endpoints of each UDP frontend, over all its routes."""
+    balancers = {b.name: b for b in program.balancers}
+
+    def endpoints(frontend: Frontend) -> frozenset[tuple[Address, int]]:
+        names = {r.action.balancer for r in frontend.routes if isinstance(r.action, Balance)}
+        return frozenset((e.address, e.port) for n in names for e in balancers[n].endpoints)
+
+    return {
+        (f.family if f.address is None else f.address, f.port): endpoints(f)
+        for f in program.frontends
+        if f.protocol is Protocol.UDP
+    }

@@ -1,0 +1,167 @@
+"""The kernel's iptables, ip6tables, ipset and sysctl values: read what is ours, write what `switch` planned.
+
+Knows: the tools' names and flags, and the order of sets, settings and tables among each other. Must not know: programs.
+
+The order, in which a packet that both programs allow always passes and one that both deny never does: new sets and
+elements, settings that close, the tables (see `switch`), settings that open, elements and sets that go. A set that may
+not be mixed from old and new elements, even for a moment, must be named by its content.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from k8snetc.backends.common.run import CommandError, run
+from k8snetc.backends.common.xtables.model import PREFIX
+from k8snetc.backends.common.xtables.state import (
+    IpSet,
+    State,
+    parse_sets,
+    parse_tables,
+    set_lines,
+)
+from k8snetc.backends.common.xtables.switch import Restore, plan
+from k8snetc.backends.target import InstallError, InstallOptions, Step
+from k8snetc.ir.types import Family
+
+DESTROY_RETRIES = 100
+DESTROY_PAUSE = 0.05
+"""nf_tables frees the rules that hold a set a moment after the commit (a work queue): try again for 5 seconds."""
+
+
+class Tools:
+    """The tools of one variant of iptables, in the network namespace that the caller is in."""
+
+    def __init__(self, options: InstallOptions) -> None:
+        if options.iptables not in ("auto", "legacy", "nft"):
+            raise InstallError(f"{options.iptables!r} is no variant of iptables; use auto, legacy or nft")
+        self.variant = options.iptables
+        self._wait = str(options.wait)
+
+    def program(self, family: Family, what: str) -> str:
+        """`iptables-restore`, `ip6tables-nft-save`... for `restore` and `save`."""
+        name = "iptables" if family is Family.IPV4 else "ip6tables"
+        return f"{name}-{what}" if self.variant == "auto" else f"{name}-{self.variant}-{what}"
+
+    def save(self, family: Family) -> str:
+        """All rules of a family, ours and others."""
+        return run([self.program(family, "save")])
+
+    def restore(self, family: Family, text: str) -> None:
+        """Commit one or more tables; waits for the xtables lock. Raises `CommandError`."""
+        run([self.program(family, "restore"), "-w", self._wait, "--noflush"], text)
+
+    def observe(self, sysctls: Sequence[str] = ()) -> State:
+        """All that is ours, and the values of those settings."""
+        tables = {k: t for f in Family for k, t in parse_tables(f, self.save(f)).items()}
+        return State(tables, parse_sets(save_sets()), read_sysctls(sysctls))
+
+    def steps(self, live: State, goal: State) -> tuple[Step, ...]:
+        """What leads from `live` to `goal`."""
+        return tuple(self._steps(live, goal))
+
+    def _steps(self, live: State, goal: State) -> Iterator[Step]:
+        grow = list(_grow(live.sets, goal.sets))
+        if grow:
+            yield _step(f"sets: add {len(grow)} entries", len(grow), lambda: _ipset(grow))
+        opening, closing = _settings(live.sysctls, goal.sysctls)
+        yield from closing
+        for restore in plan(live, goal):
+            yield Step(restore.title, self._commit(restore), restore.lines)
+        yield from opening
+        shrink = list(_shrink(live.sets, goal.sets))
+        gone = sorted(n for n in live.sets if n not in goal.sets)
+        if shrink:
+            yield _step(f"sets: remove {len(shrink)} entries", len(shrink), lambda: _ipset(shrink))
+        if gone:
+            yield _step(f"sets: remove {len(gone)} sets", len(gone), lambda: _destroy(gone))
+
+    def _commit(self, restore: Restore) -> Callable[[], None]:
+        return lambda: self.restore(restore.family, restore.text)
+
+
+def save_sets() -> str:
+    """The sets that are ours, as ipset save prints them; others are not read beyond their names."""
+    names = [n for n in run(["ipset", "list", "-n"]).split() if n.startswith(PREFIX)]
+    if not names:
+        return ""
+    # One call for all sets: thousands of calls would take seconds. Others' sets are passed over when parsed.
+    return run(["ipset", "save"])
+
+
+def read_sysctls(names: Sequence[str]) -> dict[str, str]:
+    """The values of kernel settings; one that this kernel doesn't have is left out."""
+    return {n: p.read_text("ascii").strip() for n in names if (p := _sysctl(n)).is_file()}
+
+
+def _sysctl(name: str) -> Path:
+    return Path("/proc/sys", name.replace(".", "/"))
+
+
+def _step(title: str, size: int, do: Callable[[], None]) -> Step:
+    return Step(title, do, size)
+
+
+def _grow(live: Mapping[str, IpSet], goal: Mapping[str, IpSet]) -> Iterator[str]:
+    for name in sorted(goal):
+        there, wanted = live.get(name), goal[name]
+        if there is None:
+            yield from set_lines(name, wanted)
+        elif there.elements is not None and wanted.elements is not None:
+            yield from (f"add {name} {e}" for e in sorted(wanted.elements - there.elements))
+
+
+def _shrink(live: Mapping[str, IpSet], goal: Mapping[str, IpSet]) -> Iterator[str]:
+    for name in sorted(goal):
+        there, wanted = live.get(name), goal[name]
+        if there is not None and there.elements is not None and wanted.elements is not None:
+            yield from (f"del {name} {e}" for e in sorted(there.elements - wanted.elements))
+
+
+def _settings(live: Mapping[str, str], goal: Mapping[str, str]) -> tuple[list[Step], list[Step]]:
+    """Steps for settings: those that open something (a larger number), to be taken late, and those that close it."""
+    opening: list[Step] = []
+    closing: list[Step] = []
+    for name, value in sorted(goal.items()):
+        now = live.get(name)
+        if now is None:
+            raise InstallError(f"this kernel has no setting {name}, which the program needs")
+        if now != value:
+            opens = not (now.isdigit() and value.isdigit() and int(value) < int(now))
+            (opening if opens else closing).append(
+                Step(f"setting {name}: {now} -> {value}", _write(name, value), 1)
+            )
+    return opening, closing
+
+
+def _write(name: str, value: str) -> Callable[[], None]:
+    def write() -> None:
+        try:
+            _sysctl(name).write_text(value, "ascii")
+        except OSError as e:
+            raise InstallError(f"the setting {name} can't be set to {value}: {e.strerror}") from e
+
+    return write
+
+
+def _ipset(lines: Sequence[str]) -> None:
+    run(["ipset", "-exist", "restore"], "\n".join([*lines, ""]))
+
+
+def _destroy(names: Sequence[str]) -> None:
+    waiting = list(names)
+    for attempt in range(DESTROY_RETRIES):
+        try:
+            run(["ipset", "restore"], "".join(f"destroy {n}\n" for n in waiting))
+        except CommandError as e:
+            there = set(run(["ipset", "list", "-n"]).split())
+            waiting = [n for n in waiting if n in there]
+            if not waiting:
+                return
+            if "in use" not in e.output or attempt == DESTROY_RETRIES - 1:
+                raise
+            time.sleep(DESTROY_PAUSE)
+        else:
+            return
