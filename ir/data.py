@@ -1,7 +1,7 @@
 """A program as plain data and back: JSON for files that machines keep (receipts, journals, saved plans).
 
-Knows: how any frozen dataclass of `ir.types` maps to JSON, from its annotations. Must not know: files, or single fields,
-so that a new field of the IR is kept without a change here (and files of an older IR are refused). The text for
+Knows: how any frozen dataclass of `ir.types` maps to JSON, from its annotations. Must not know: files, or single
+fields, so that a new field of the IR is kept without a change here (and files of an older IR are refused). The text for
 people is `ir.text`; this form is for speed. Everything is kept, origins too: `from_json(to_json(p)) == p`.
 """
 

@@ -2,3 +2,8 @@
 
 Knows xtables in its legacy and nft variants. Must not know the other back ends.
 """
+
+from k8snetc.backends.base import Backend
+from k8snetc.backends.iptables.backend import Iptables
+
+BACKEND: Backend = Iptables()

@@ -15,8 +15,8 @@ State = dict[str, str]
 class FakeTarget:
     """A state is words by name; the desired one is the program's node name, letter by letter.
 
-    The "kernel" is a file, so that another process sees it. `broken` holds the letters that the kernel refuses, `forgets`
-    one that it silently loses.
+    The "kernel" is a file, so that another process sees it. `broken` holds the letters that the kernel refuses,
+    `forgets` one that it silently loses.
     """
 
     name = "iptables"

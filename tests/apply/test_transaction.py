@@ -42,7 +42,7 @@ class Interrupt(Silent):
         self.at = at
         self.number = number
 
-    def began(self, at: int, total: int, step: Step) -> None:  # noqa: ARG002
+    def began(self, at: int, total: int, step: Step) -> None:
         if at == self.at:
             if self.number is None:
                 os._exit(9)

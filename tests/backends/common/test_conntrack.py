@@ -30,7 +30,8 @@ ipv4     2 udp      17 29 src=10.0.0.1 dst=10.96.0.10 sport=60705 dport=53 [UNRE
 src=10.0.1.5 dst=10.0.0.1 sport=5353 dport=60705 mark=0 use=1
 ipv6     10 tcp      6 431999 ESTABLISHED src=fd00::1 dst=fd00::2 sport=60774 dport=8080 \
 src=fd00::2 dst=fd00::1 sport=8080 dport=60774 [ASSURED] mark=4096 use=2
-ipv4     2 icmp     1 29 src=10.0.0.1 dst=10.0.0.2 type=8 code=0 id=5 src=10.0.0.2 dst=10.0.0.1 type=0 code=0 id=5 mark=0
+ipv4     2 icmp     1 29 src=10.0.0.1 dst=10.0.0.2 type=8 code=0 id=5 \
+src=10.0.0.2 dst=10.0.0.1 type=0 code=0 id=5 mark=0
 conntrack v1.4.7 (conntrack-tools): 3 flow entries have been shown.
 """
 

@@ -55,8 +55,12 @@ def test_what_is_no_rule_is_equal_to_itself_only() -> None:
 
 def test_aligned_takes_the_words_of_the_goal_and_keeps_what_differs() -> None:
     key = (Family.IPV4, "nat")
-    live = State({key: Table({"K8SNETC-A": ("-p tcp -s 10.0.0.1 -j DROP", "-j A")}, {"OUTPUT": ("--jump K",)})})
-    goal = State({key: Table({"K8SNETC-A": ("-s 10.0.0.1/32 -p tcp -j DROP", "-j B")}, {"OUTPUT": ("-j K",)})})
+    live = State(
+        {key: Table({"K8SNETC-A": ("-p tcp -s 10.0.0.1 -j DROP", "-j A")}, {"OUTPUT": ("--jump K",)})}
+    )
+    goal = State(
+        {key: Table({"K8SNETC-A": ("-s 10.0.0.1/32 -p tcp -j DROP", "-j B")}, {"OUTPUT": ("-j K",)})}
+    )
     table = aligned(live, goal).table(key)
     assert table.chains["K8SNETC-A"] == ("-s 10.0.0.1/32 -p tcp -j DROP", "-j A")
     assert table.hooks["OUTPUT"] == ("-j K",)

@@ -1,0 +1,163 @@
+"""NetworkPolicy as chains of the filter table and IP sets.
+
+Knows: how an enforcement becomes rules. Must not know: services, and where in the built-in chains it is hung.
+
+The caller jumps to the root chain with packets that are forwarded and not part of a connection that was
+judged before. Whatever returns from it may pass; what may not is dropped in it. Nothing is
+accepted here, so that other rules still have their say.
+
+All names are derived from content: while one program replaces another, both can be there and
+complete, and the switch is the one jump to the root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+from k8snetc.backends.common.xtables import text, trie
+from k8snetc.backends.common.xtables.chains import Chains, Draft
+from k8snetc.backends.common.xtables.sets import Sets, membership
+from k8snetc.ir.addresses import cover_prefixes, prefix_of
+from k8snetc.ir.types import (
+    AddressSet,
+    Direction,
+    Enforcement,
+    Family,
+    Origin,
+    Prefix,
+    Program,
+    Rule,
+    Verdict,
+)
+
+_SIDE = {Direction.INGRESS: "src", Direction.EGRESS: "dst"}
+_POD = {Direction.INGRESS: "-d", Direction.EGRESS: "-s"}
+_LETTER = {Direction.INGRESS: "I", Direction.EGRESS: "O"}
+
+
+def lower_policy(
+    program: Program, family: Family, chains: Chains, sets: Sets, *, comments: bool
+) -> str | None:
+    """Add the chains and sets of the program's policy in one family; the root chain's name, None without policy."""
+    one = _Policy(program, family, chains, sets, comments)
+    return one.root()
+
+
+class _Policy:
+    def __init__(self, program: Program, family: Family, chains: Chains, sets: Sets, comments: bool) -> None:
+        self._family = family
+        self._chains = chains
+        self._sets = sets
+        self._comments = comments
+        self._peers: Mapping[str, AddressSet] = {s.name: s for s in program.sets}
+        self._enforcements = [e for e in program.enforcements if e.family is family and _matters(e)]
+
+    def root(self) -> str | None:
+        if not self._enforcements:
+            return None
+        root = Draft()
+        if self._family is Family.IPV6:
+            # Pods on one bridge find each other's hardware address through here (with br_netfilter).
+            for kind in (133, 134, 135, 136):
+                root.add(f" -p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j RETURN")
+        root.add(f"{text.SAME_ADDRESS[self._family]} -j RETURN")
+        self._no_late_start(root)
+        for direction in (Direction.EGRESS, Direction.INGRESS):
+            self._dispatch(root, direction)
+        return self._chains.put_content("P", root)
+
+    def _no_late_start(self, root: Draft) -> None:
+        """A TCP connection starts with SYN; who started one that is found half-way can't be told.
+
+        Without this, the server's next packet would revive, as a connection of its own, one that was cut
+        because a new policy denies it (`nf_conntrack_tcp_loose`).
+        """
+        pods = cover_prefixes(self._family, (prefix_of(p) for e in self._enforcements for p in e.pods))
+        for side in ("src", "dst"):
+            member = membership(self._sets, self._family, pods, side)
+            if member is not None:
+                late = " -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"
+                root.add(f"{member[0]}{late}{member[1]} -j DROP")
+
+    def _dispatch(self, root: Draft, direction: Direction) -> None:
+        entries = [
+            trie.Entry(p.value, p.length, self._enforcement(e))
+            for e in self._enforcements
+            if e.direction is direction
+            for p in cover_prefixes(self._family, (prefix_of(pod) for pod in e.pods))
+        ]
+        if entries:
+            tree = trie.build(sorted(entries), self._family.bits)
+            root.add(f" -j {self._tree(tree, direction)}")
+
+    def _tree(self, node: trie.Node[str], direction: Direction) -> str:
+        draft = Draft()
+        match node:
+            case trie.Leaf(entries=entries):
+                for e in entries:
+                    where = text.cidr(self._family, Prefix(e.value, e.length))
+                    draft.add(f" {_POD[direction]} {where} -g {e.item}")
+            case trie.Branch(children=children):
+                for child in children:
+                    where = text.cidr(self._family, Prefix(child.value, child.length))
+                    draft.add(f" {_POD[direction]} {where} -g {self._tree(child, direction)}")
+        return self._chains.put_content(f"{_LETTER[direction]}D", draft)
+
+    def _enforcement(self, enforcement: Enforcement) -> str:
+        """The chain that returns what the enforcement lets pass and drops the rest."""
+        side = _SIDE[enforcement.direction]
+        kind = f"{_LETTER[enforcement.direction]}E"
+        origin = next(iter(enforcement.origins), None)
+        after = Draft()
+        if enforcement.isolated:
+            for rule in enforcement.rules:
+                self._rule(after, rule, side, " -j RETURN")
+            after.add(f"{self._comment(enforcement.origins)} -j DROP", origin)
+        else:
+            for rule in enforcement.baseline:
+                self._rule(after, rule, side, " -j DROP" if rule.verdict is Verdict.DENY else " -j RETURN")
+        if not enforcement.admin:
+            return self._chains.put_content(kind, after)
+        first = Draft()
+        passes = any(r.verdict is Verdict.PASS for r in enforcement.admin)
+        onward = f" -g {self._chains.put_content(kind, after)}" if passes else ""
+        ends = {Verdict.ALLOW: " -j RETURN", Verdict.DENY: " -j DROP", Verdict.PASS: onward}
+        for rule in enforcement.admin:
+            self._rule(first, rule, side, ends[rule.verdict])
+        if passes:
+            first.add(onward)
+        else:
+            first.rules.extend(after.rules)
+        return self._chains.put_content(kind, first)
+
+    def _rule(self, draft: Draft, rule: Rule, side: str, end: str) -> None:
+        where, match = "", ""
+        if rule.peers is not None:
+            peers = self._peers[rule.peers]
+            member = membership(self._sets, self._family, peers.prefixes, side, peers.origin)
+            if member is None:
+                return
+            where, match = member
+        note = self._comment((rule.origin,)) if rule.origin is not None else ""
+        for ports in [""] if rule.protocol is None else text.dports(rule.protocol, rule.ports):
+            draft.add(f"{where}{ports}{match}{note}{end}", rule.origin)
+
+    def _comment(self, origins: Iterable[Origin | None]) -> str:
+        """All objects that caused a rule, as far as there is room."""
+        if not self._comments:
+            return ""
+        known = [o for o in origins if o is not None]
+        if not known:
+            return ""
+        more = f" and {len(known) - 1} more" if len(known) > 1 else ""
+        first = known[0]
+        owner = f"{first.namespace}/{first.name}" if first.namespace else first.name
+        return text.comment(f"{owner} {first.file}:{first.line}{more}")
+
+
+def _matters(enforcement: Enforcement) -> bool:
+    """Whether it can deny anything."""
+    return enforcement.isolated or any(
+        r.verdict is Verdict.DENY for r in chain(enforcement.admin, enforcement.baseline)
+    )

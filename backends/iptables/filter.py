@@ -1,0 +1,96 @@
+"""The filter table: refusals, policy, and what must be let through for services to work.
+
+Knows: the order in which these are asked in INPUT, FORWARD and OUTPUT. Must not know: how each is written.
+"""
+
+from __future__ import annotations
+
+from k8snetc.backends.common.xtables import text, trie
+from k8snetc.backends.common.xtables.chains import Chains, Draft
+from k8snetc.backends.common.xtables.model import Jump, Table
+from k8snetc.backends.common.xtables.policy import lower_policy
+from k8snetc.backends.common.xtables.sets import Sets
+from k8snetc.backends.iptables.nat import MARK
+from k8snetc.backends.iptables.refusals import lower_refusals
+from k8snetc.ir.types import Admission, Family, PortRange, Program, Protocol
+
+INPUT = "K8SNETC-INPUT"
+FORWARD = "K8SNETC-FORWARD"
+OUTPUT = "K8SNETC-OUTPUT"
+
+_NEW = " -m conntrack --ctstate NEW"
+_KNOWN = " -m conntrack --ctstate RELATED,ESTABLISHED"
+
+JUMPS = {
+    INPUT: Jump("INPUT", f"-A INPUT -m conntrack ! --ctstate RELATED,ESTABLISHED -j {INPUT}"),
+    FORWARD: Jump("FORWARD", f"-A FORWARD -j {FORWARD}"),
+    OUTPUT: Jump("OUTPUT", f"-A OUTPUT{_NEW} -j {OUTPUT}"),
+}
+
+
+def filter_table(program: Program, family: Family, sets: Sets, *, comments: bool) -> Table | None:
+    """The filter table of one family; None if there is nothing for it to do."""
+    chains = Chains()
+    refusals = lower_refusals(program, family, chains, sets, comments=comments)
+    policy = lower_policy(program, family, chains, sets, comments=comments)
+    serves = any(f.family is family for f in program.frontends)
+    refuse = f"{_NEW} -j {refusals}"
+
+    incoming = Draft()
+    if serves and program.node.localhost_nodeports and family is Family.IPV4:
+        # Routing to 127.0.0.0/8 is open for NodePorts; nobody else may come in by it (CVE-2020-8558).
+        guard = " -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
+        incoming.add(f" ! -s 127.0.0.0/8 -d 127.0.0.0/8{guard}")
+    _admit(program, chains, incoming, comments)
+    if refusals is not None:
+        incoming.add(refuse)
+
+    forwarded = Draft()
+    if serves:
+        forwarded.add(f"{_KNOWN} -m conntrack --ctstate DNAT -j ACCEPT")
+    if serves or policy is not None:
+        forwarded.add(f"{_KNOWN} -j RETURN")
+        if program.node.drop_invalid:
+            forwarded.add(" -m conntrack --ctstate INVALID -j DROP")
+    if refusals is not None:
+        forwarded.add(refuse)
+    if policy is not None:
+        forwarded.add(f" -j {policy}")
+    if serves:
+        forwarded.add(f" -m mark --mark {MARK} -j ACCEPT")
+
+    outgoing = Draft()
+    if refusals is not None:
+        outgoing.add(f" -j {refusals}")
+
+    jumps = []
+    for name, draft in ((INPUT, incoming), (FORWARD, forwarded), (OUTPUT, outgoing)):
+        if draft.rules:
+            chains.put(name, draft)
+            jumps.append(JUMPS[name])
+    return Table("filter", chains.all, tuple(jumps)) if jumps else None
+
+
+def _admit(program: Program, chains: Chains, incoming: Draft, comments: bool) -> None:
+    """Let in what comes to the node's own ports that services announce (healthCheckNodePort)."""
+    for protocol in Protocol:
+        mine = sorted((a for a in program.admissions if a.protocol is protocol), key=lambda a: a.port)
+        if mine:
+            tree = trie.build([trie.Entry(a.port, 16, a) for a in mine], 16)
+            _admissions(chains, incoming, tree, comments)
+
+
+def _admissions(chains: Chains, draft: Draft, node: trie.Node[Admission], comments: bool) -> None:
+    match node:
+        case trie.Leaf(entries=entries):
+            for _, _, admission in entries:
+                port = text.dport(admission.protocol, PortRange(admission.port, admission.port))
+                note = text.origin_comment("", admission.origin) if comments else ""
+                draft.add(f"{port}{note} -j ACCEPT", admission.origin)
+        case trie.Branch(children=children):
+            for child in children:
+                below = Draft()
+                _admissions(chains, below, child, comments)
+                protocol = trie.entries_of(child)[0].item.protocol
+                span = PortRange(child.value, child.value | ((1 << (16 - child.length)) - 1))
+                draft.add(f"{text.dport(protocol, span)} -g {chains.put_content('H', below)}")

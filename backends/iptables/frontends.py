@@ -1,0 +1,153 @@
+"""What the rules of a frontend depend on, sorted out once for the nat and the filter table.
+
+Knows: how routes fall into those that both tables can write shortly and the rest. Must not know: rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import ip_network
+
+from k8snetc.backends.common.xtables import text
+from k8snetc.ir.addresses import cover, network_of, prefix_of, range_of, subtract
+from k8snetc.ir.types import (
+    AddressSet,
+    Balance,
+    Family,
+    FromInterface,
+    Frontend,
+    Network,
+    Node,
+    Refusal,
+    Route,
+    SourceIn,
+    Who,
+)
+
+_LOOPBACK: dict[Family, Network] = {
+    Family.IPV4: ip_network("127.0.0.0/8"),
+    Family.IPV6: ip_network("::1/128"),
+}
+
+
+class Masquerade(Enum):
+    """Whose connections through a frontend leave with the node's address."""
+
+    NOBODY = "nobody"
+    FOREIGNERS = "foreigners"  # everybody but pods of the cluster
+    EVERYBODY = "everybody"
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Everybody goes to one balancer: one rule does it."""
+
+    balancer: str
+    masquerade: Masquerade
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Some clients go elsewhere than others, or not at all: a chain of its own decides."""
+
+    routes: tuple[Route, ...]
+    sources: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nobody is let through."""
+
+
+Shape = Plain | Mixed | Refused
+
+
+def routes_of(frontend: Frontend, node: Node) -> tuple[Route, ...]:
+    """The routes that can be taken at all: none for pods where pods can't be told from others."""
+    if node.detects(frontend.family):
+        return frontend.routes
+    return tuple(r for r in frontend.routes if r.who is not Who.CLUSTER)
+
+
+def shape_of(frontend: Frontend, node: Node, sets: dict[str, AddressSet]) -> Shape:
+    """Which kind of rules the frontend needs in the nat table."""
+    routes = routes_of(frontend, node)
+    if all(isinstance(r.action, Refusal) for r in routes):
+        return Refused()
+    if guard_of(frontend, sets) is None:
+        plain = _plain(routes)
+        if plain is not None:
+            return plain
+    return Mixed(routes, guard_of(frontend, sets))
+
+
+def guard_of(frontend: Frontend, sets: dict[str, AddressSet]) -> str | None:
+    """The set of clients that may use it; None also where that set holds every address."""
+    if frontend.sources is not None and any(p.length == 0 for p in sets[frontend.sources].prefixes):
+        return None
+    return frontend.sources
+
+
+def _plain(routes: Sequence[Route]) -> Plain | None:
+    balances = [r.action for r in routes if isinstance(r.action, Balance)]
+    if len(balances) < len(routes) or len({b.balancer for b in balances}) > 1:
+        return None
+    by_who = {r.who: b.masquerade for r, b in zip(routes, balances, strict=True)}
+    everybody = by_who[Who.ANY]
+    if all(m == everybody for m in by_who.values()):
+        return Plain(balances[0].balancer, Masquerade.EVERYBODY if everybody else Masquerade.NOBODY)
+    first = routes[0].who is Who.CLUSTER
+    if first and not by_who[Who.CLUSTER] and everybody and by_who.get(Who.NODE, True):
+        return Plain(balances[0].balancer, Masquerade.FOREIGNERS)
+    return None
+
+
+def senders(node: Node, family: Family, who: Who) -> list[tuple[str, str]]:
+    """Pairs of fragments (before and after the protocol) that together match the packets of these senders."""
+    match who:
+        case Who.ANY:
+            return [("", "")]
+        case Who.NODE:
+            return [("", " -m addrtype --src-type LOCAL")]
+        case Who.CLUSTER:
+            match node.detector:
+                case SourceIn():
+                    return [(f" -s {text.network(n)}", "") for n in cluster_networks(node, family)]
+                case FromInterface():
+                    return [(f" -i {interface(node.detector)}", "")]
+                case None:
+                    return []
+
+
+def interface(detector: FromInterface) -> str:
+    """The detector's interface as iptables names it: `+` stands for any rest."""
+    return f"{detector.name}+" if detector.prefix else detector.name
+
+
+def cluster_networks(node: Node, family: Family) -> list[Network]:
+    """The networks of the cluster's pods in this family, where sources tell them."""
+    if not isinstance(node.detector, SourceIn):
+        return []
+    return [n for n in node.detector.networks if n.version == family]
+
+
+def nodeport_doors(node: Node, family: Family) -> list[tuple[str, str]]:
+    """Pairs of fragments (before the protocol, after the port) that match packets to a NodePort address.
+
+    The kernel knows best which addresses are the node's (`addrtype`). Loopback is served only where the option
+    asks for it, in IPv4 (the kernel has no route_localnet for IPv6), and only for the node itself.
+    """
+    local = " -m addrtype --dst-type LOCAL"
+    loopback = _LOOPBACK[family]
+    doors: list[tuple[str, str]] = []
+    if node.localhost_nodeports and family is Family.IPV4:
+        doors.append((f" -d {text.network(loopback)}", " -m addrtype --src-type LOCAL --dst-type LOCAL"))
+    if not node.nodeport_networks:
+        doors.append((f" ! -d {text.network(loopback)}", local))
+        return doors
+    ranges = [range_of(family, prefix_of(n)) for n in node.nodeport_networks if n.version == family]
+    served = subtract(ranges, [range_of(family, prefix_of(loopback))])
+    doors.extend((f" -d {text.network(network_of(family, p))}", local) for p in cover(family, served))
+    return doors
