@@ -19,7 +19,8 @@ from k8snetc.ir.types import Family
 Rules = tuple[str, ...]  # without `-A CHAIN `
 TableKey = tuple[Family, str]
 
-_FLAGS = frozenset({"counters", "comment", "skbinfo", "forceadd"})
+_FLAGS = frozenset({"counters", "comment", "skbinfo"})
+_UNREPORTED = frozenset({"forceadd"})  # Linux 6.18 with ipset 7.17 never prints it back
 _CHOSEN = frozenset({"hashsize", "bucketsize", "initval"})
 _DEFAULTS = frozenset({("maxelem", "65536"), ("family", "inet")})
 _JUMPS = (f"-j {PREFIX}", f"-g {PREFIX}")
@@ -41,11 +42,13 @@ class Table:
 class IpSet:
     """A set: its type with options as in `create NAME <type>`, and its elements as in `add NAME <element>`.
 
-    `elements` None: rules fill the set at run time, so what is in it neither counts nor changes.
+    `create` is the type with what can't be read back, "" where that is nothing more. `elements` None: rules fill the
+    set at run time, so what is in it neither counts nor changes.
     """
 
     type: str
     elements: frozenset[str] | None = frozenset()
+    create: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +140,25 @@ def parse_sets(text: str) -> dict[str, IpSet]:
 
 
 def set_type(words: str) -> str:
-    """A set's type without what the kernel chooses (hash size, seed) and without defaults: comparable text."""
+    """A set's type without what the kernel chooses (hash size, seed) and without defaults: comparable text,
+    options sorted."""
     method, *options = words.split()
-    kept = [method]
+    kept: list[tuple[str, ...]] = []
     at = 0
     while at < len(options):
         name = options[at]
+        if name in _UNREPORTED:
+            at += 1
+            continue
         if name in _FLAGS:
-            kept.append(name)
+            kept.append((name,))
             at += 1
             continue
         value = options[at + 1] if at + 1 < len(options) else ""
         if name not in _CHOSEN and (name, value) not in _DEFAULTS:
-            kept += (name, value)
+            kept.append((name, value))
         at += 2
-    return " ".join(kept)
+    return " ".join([method, *(word for option in sorted(kept) for word in option)])
 
 
 def state_of(model: Xtables) -> State:
@@ -170,8 +177,8 @@ def state_of(model: Xtables) -> State:
                 tables[(ruleset.family, table.name)] = Table(chains, hooks)
     sets = {}
     for one in model.sets:
-        kind = set_type(one.create.removeprefix(f"create {one.name} "))
-        sets[one.name] = IpSet(kind, None if one.dynamic else frozenset(one.elements))
+        words = one.create.removeprefix(f"create {one.name} ")
+        sets[one.name] = IpSet(set_type(words), None if one.dynamic else frozenset(one.elements), words)
     return State(tables, sets, {s.name: s.value for s in model.sysctls})
 
 
@@ -214,6 +221,6 @@ def print_sets(sets: Mapping[str, IpSet]) -> str:
 
 def set_lines(name: str, one: IpSet) -> Iterable[str]:
     """The lines of ipset restore that make and fill one set."""
-    yield f"create {name} {one.type}"
+    yield f"create {name} {one.create or one.type}"
     for element in sorted(one.elements or ()):
         yield f"add {name} {element}"
