@@ -1,10 +1,65 @@
-"""The command line.
+"""The command line: which commands there are, and what each way to end means.
 
-Knows commands, flags and exit codes. Must not know how anything is done: it calls the pipeline, which is imported
-only by the command that needs it, so that start-up stays quick.
+Knows: the commands' names and one line of help each, exit codes, how errors are shown. Must not know how
+anything is done: a command's module is imported only when that command runs, so that start-up stays quick.
+
+Exit codes: 0 done (or nothing differs); 1 only where a command says so ("differs", "denied"); 2 bad input
+or usage; 3 the back end can't express it; 4 the node (kernel, state) said no; 70 a defect of k8snetc; 130 interrupted.
 """
 
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
 import click
+
+OK, DIFFERS, BAD_INPUT, UNSUPPORTED, NODE_ERROR, DEFECT, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
+
+# name: (module, attribute, one line of help); in the order of `k8snetc --help`.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "compile": (
+        "k8snetc.compiler.cli_compile",
+        "compile_command",
+        "Manifests to the text that a dataplane reads.",
+    ),
+    "check": (
+        "k8snetc.compiler.cli_compile",
+        "check_command",
+        "Check manifests, or compare with golden files.",
+    ),
+}
+
+
+class Commands(click.Group):
+    """A group that imports a command only to run it or to show its help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, COMMANDS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+            ctx.fail(f"no such command {name!r}; {hint}")
+        return super().resolve_command(ctx, args)
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -17,7 +72,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     ctx.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,
@@ -26,5 +81,68 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     callback=_print_version,
     help="Show the version and exit.",
 )
-def main() -> None:
+def cli() -> None:
     """Compile Kubernetes Services and NetworkPolicies into one node's dataplane."""
+
+
+def main() -> None:
+    """Run the command line and exit. What went wrong is said on stderr; no exception ends in exit code 1."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = cli.main(prog_name="k8snetc", standalone_mode=False)
+        return code if isinstance(code, int) else OK
+    except click.exceptions.Exit as e:
+        return e.exit_code
+    except click.ClickException as e:
+        e.show()
+        return BAD_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("k8snetc: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _closed_pipe()
+    except Exception as e:  # noqa: BLE001 - the last handler: known failures are told, the rest is our defect
+        return _failed(e)
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong; the imports are for errors only."""
+    from k8snetc.backends.base import UnsupportedError
+    from k8snetc.compiler.diagnostics import InputError
+
+    match error:
+        case InputError():
+            for diagnostic in error.diagnostics:
+                click.echo(str(diagnostic), err=True)
+            count = len(error.diagnostics)
+            click.echo(f"k8snetc: {count} error{'s' if count != 1 else ''}; nothing was written", err=True)
+            return BAD_INPUT
+        case UnsupportedError():
+            for gap in error.gaps:
+                place = f"{gap.origin.file}:{gap.origin.line}: " if gap.origin else ""
+                click.echo(f"{place}{error.backend} can't do this: {gap.what}; {gap.hint}", err=True)
+            click.echo(f"k8snetc: {error}; nothing was written", err=True)
+            return UNSUPPORTED
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"k8snetc: {where}{error.strerror or error}", err=True)
+            return BAD_INPUT
+        case _:
+            import traceback
+
+            traceback.print_exception(error)
+            click.echo(
+                "k8snetc: this is a defect of k8snetc; please report it with the lines above", err=True
+            )
+            return DEFECT
+
+
+def _closed_pipe() -> int:
+    """Whoever read our output has stopped (`| head`): no message, and none from the interpreter's exit either."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141  # what a shell shows for SIGPIPE

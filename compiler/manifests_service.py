@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from k8snetc.compiler.fields import (
     AddressField,
@@ -171,7 +172,11 @@ class ServiceSpec(Model):
     def _settle_cluster_ips(self, problems: Problems) -> None:
         """`clusterIP` and `clusterIPs` say the same; either may be left out."""
         if self.cluster_ip not in {"", "None"}:
-            first = parse_address(self.cluster_ip)
+            try:
+                first = parse_address(self.cluster_ip)
+            except PydanticCustomError as error:
+                problems.add_error(("clusterIP",), error)
+                return
             if not self.cluster_ips:
                 self.__dict__["cluster_ips"] = (first,)
             elif self.cluster_ips[0] != first:

@@ -1,0 +1,179 @@
+"""The commands `compile` and `check`: manifests to artifacts on stdout, in a folder, against golden files.
+
+Knows: their options and output. Must not know: how manifests become a program (`pipeline`) or how a back
+end writes it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from k8snetc.backends.registry import NAMES
+from k8snetc.compiler.source import Command, manifest_options
+
+if TYPE_CHECKING:
+    from k8snetc.backends.base import Artifact
+    from k8snetc.compiler.pipeline import Compiled, Watch
+    from k8snetc.compiler.source import Source
+    from k8snetc.ir.types import Program
+
+
+def artifact_options(command: Command) -> Command:
+    """Which back end, and how its text is written."""
+    for option in reversed(
+        (
+            click.option("--backend", "-b", type=click.Choice(NAMES), help="The dataplane to compile for."),
+            click.option(
+                "--comments/--no-comments",
+                default=True,
+                show_default=True,
+                help="Let each rule carry the manifest object it comes from, where the target has comments.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("compile")
+@manifest_options
+@artifact_options
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write files into DIR (made if needed) instead of printing.",
+)
+@click.option("--emit-ir", is_flag=True, help="Print the optimised program itself; needs no --backend.")
+@click.option(
+    "--print-between-passes",
+    is_flag=True,
+    help="Print the program as lowered, and after each pass that changed it, on stderr.",
+)
+def compile_command(
+    *,
+    source: Source,
+    backend: str | None,
+    comments: bool,
+    output: Path | None,
+    emit_ir: bool,
+    print_between_passes: bool,
+) -> None:
+    """Compile manifests to what one node's dataplane reads.
+
+    PATHS are files, folders (searched for .yaml, .yml and .json), or - for standard input. One document is
+    printed as it is, several after a line that names each. Nothing is installed, and no privileges are needed.
+    """
+    if backend is None and not emit_ir and not print_between_passes:
+        raise click.UsageError(
+            f"name the dataplane: --backend {'|'.join(NAMES)}; or look at the IR: --emit-ir"
+        )
+    compiled = source.compile(_printer() if print_between_passes else None)
+    artifacts = _artifacts(compiled, backend, comments=comments) if backend else ()
+    if emit_ir:
+        from k8snetc.backends.base import Artifact
+        from k8snetc.ir.text import text_of
+
+        artifacts = (Artifact("program.ir", text_of(compiled.program)), *artifacts)
+    if output is None:
+        _print(artifacts)
+        return
+    from k8snetc.compiler.output import write
+
+    write(output, artifacts)
+    if not source.quiet:
+        for artifact in artifacts:
+            click.echo(f"wrote {output / artifact.name}: {artifact.text.count(chr(10))} lines", err=True)
+
+
+def _print(artifacts: tuple[Artifact, ...]) -> None:
+    from k8snetc.compiler.output import stream
+
+    if artifacts:
+        click.echo(stream(artifacts), nl=False)
+
+
+def _printer() -> Watch:
+    from k8snetc.ir.text import text_of
+
+    last = ""
+
+    def watch(name: str, program: Program) -> None:
+        nonlocal last
+        text = text_of(program)
+        click.echo(f"# ---- after {name}{': unchanged' if text == last else ''} ----", err=True)
+        if text != last:
+            click.echo(text, err=True, nl=False)
+        last = text
+
+    return watch
+
+
+def _artifacts(compiled: Compiled, backend: str, *, comments: bool) -> tuple[Artifact, ...]:
+    from k8snetc.backends.base import EmitOptions
+    from k8snetc.backends.registry import load
+
+    return load(backend).compile(compiled.program, EmitOptions(comments=comments))
+
+
+@click.command("check")
+@manifest_options
+@artifact_options
+@click.option(
+    "--golden",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Compare with the files in DIR, which hold the artifacts as they should be.",
+)
+@click.option("--update", is_flag=True, help="Write what was compiled into the golden folder.")
+def check_command(
+    *, source: Source, backend: str | None, comments: bool, golden: Path | None, update: bool
+) -> int:
+    """Check manifests; with --golden compare what they compile to with files kept in Git.
+
+    \b
+    Exit codes: 0 good (or equal), 1 the golden files differ, 2 and above errors.
+    """
+    if update and golden is None:
+        raise click.UsageError("--update needs to know where: --golden DIR")
+    if golden is not None and backend is None:
+        raise click.UsageError(f"name the dataplane of the golden files: --backend {'|'.join(NAMES)}")
+    compiled = source.compile(None)
+    artifacts = _artifacts(compiled, backend, comments=comments) if backend else ()
+    if golden is None:
+        if not source.quiet:
+            program = compiled.program
+            click.echo(
+                f"good: {len(program.frontends)} frontends, {len(program.balancers)} balancers, "
+                f"{len(program.enforcements)} enforcements"
+            )
+        return 0
+    return _compare(source, artifacts, golden, update=update)
+
+
+def _compare(source: Source, artifacts: tuple[Artifact, ...], golden: Path, *, update: bool) -> int:
+    from k8snetc.compiler.output import differences, write
+
+    if update:
+        write(golden, artifacts)
+    elif not golden.is_dir():
+        raise click.UsageError(f"{golden} is no folder; make it and its files with --update")
+    found = list(differences(golden, artifacts))
+    for text in found:
+        click.echo(text, nl=False)
+    if found and update:
+        click.echo(f"k8snetc: {golden} holds files that are no artifacts (any more); remove them", err=True)
+    elif found:
+        click.echo(
+            f"k8snetc: {len(found)} of {len(artifacts)} files differ from {golden}{os.sep}; "
+            "if that is meant, run again with --update",
+            err=True,
+        )
+    elif not source.quiet:
+        click.echo(f"{len(artifacts)} files {'written to' if update else 'equal those in'} {golden}{os.sep}")
+    return 1 if found else 0

@@ -1,0 +1,102 @@
+"""What a command compiles: paths, the node's options, and how much is said about it.
+
+Knows: the flags that all commands on manifests share. Must not know: the node's flags (`options`) or what compiling
+does (`pipeline`); neither is imported at start-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING
+
+import click
+
+from k8snetc.compiler.options import ContextOptions, node_options
+
+if TYPE_CHECKING:
+    from k8snetc.compiler.manifests import Manifests
+    from k8snetc.compiler.pipeline import Compiled, Timings, Watch
+
+Command = Callable[
+    ..., object
+]  # click calls commands by keyword; their types are checked where they are written
+
+ASSUMED = "addresses are assumed (--assume-addresses): for review, not for a node"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a command compiles, and how much is said about it on stderr."""
+
+    paths: tuple[str, ...]
+    options: ContextOptions
+    assume: bool = False
+    verbose: int = 0
+    quiet: bool = False
+
+    def compile(self, watch: Watch | None = None) -> Compiled:
+        """The program. Says on stderr what was left out and what was made up. Raises `InputError`."""
+        from k8snetc.compiler.pipeline import Timings, compile_program
+
+        timings = Timings()
+        compiled = compile_program(self.paths, self.options, assume=self.assume, watch=watch, timings=timings)
+        self._report(compiled.manifests, timings)
+        return compiled
+
+    def say(self, text: str) -> None:
+        """Say something on stderr, unless quiet."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def _report(self, manifests: Manifests, timings: Timings) -> None:
+        if self.assume:
+            click.echo(f"k8snetc: {ASSUMED}", err=True)  # also when quiet: it must not be missed
+        total = sum(s.number for s in manifests.skipped)
+        if total:
+            what = f"{total} object of another kind" if total == 1 else f"{total} objects of other kinds"
+            self.say(f"k8snetc: skipped {what}{'' if self.verbose else ' (-v lists them)'}")
+        if self.verbose:
+            for one in manifests.skipped:
+                self.say(f"  {one.number:6} {one.kind} ({one.api_version})")
+            for name, seconds in timings.steps.items():
+                self.say(f"  {seconds:6.2f} s {name}")
+
+
+def manifest_options(command: Command) -> Command:
+    """Add PATHS, the flags of the node and how much is said; the command gets `source: Source`."""
+
+    @wraps(command)
+    def wrapped(
+        *,
+        options: ContextOptions,
+        paths: tuple[str, ...],
+        assume_addresses: bool,
+        verbose: int,
+        quiet: bool,
+        **kwargs: object,
+    ) -> object:
+        return command(source=Source(paths, options, assume_addresses, verbose, quiet), **kwargs)
+
+    decorated: Command = node_options(wrapped)
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+_OPTIONS: tuple[Callable[[Command], Command], ...] = (
+    click.argument("paths", nargs=-1, required=True, metavar="PATHS..."),
+    click.option(
+        "--assume-addresses",
+        is_flag=True,
+        help="Make up the addresses that manifests from Git lack. For review only: apply refuses the result.",
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        help="Say more: which kinds of objects were skipped, how long each step took.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+)
