@@ -16,5 +16,7 @@ def load(name: str) -> Backend:
     module = import_module(f"k8snetc.backends.{name}")
     backend: Backend | None = getattr(module, "BACKEND", None)
     if backend is None:
-        raise UnsupportedError(name, [Gap("anything: this back end is not built yet", "use another --backend")])
+        raise UnsupportedError(
+            name, [Gap("anything: this back end is not built yet", "use another --backend")]
+        )
     return backend
