@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import assert_never
 
 from k8snetc.ir.types import Protocol
-from k8snetc.lab import messages, syscalls, traffic
+from k8snetc.lab import cgroups, messages, syscalls, traffic
 from k8snetc.lab.attempts import Batch, Prober
 from k8snetc.lab.loop import READ, Loop, Spaces
 from k8snetc.lab.names import NETNS_DIR
@@ -165,9 +165,7 @@ class Agent:
             subprocess.run(
                 ["ip", "-force", "-batch", "-"], input=text, text=True, check=False, capture_output=True
             )
-        for folder in self._setup.reap_cgroups:
-            with suppress(OSError):
-                Path(folder).rmdir()
+        cgroups.remove(map(Path, self._setup.reap_cgroups))
 
 
 def isolate() -> None:

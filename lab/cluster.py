@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from k8snetc.ir.types import Address, Protocol
-from k8snetc.lab import flush, messages, names, syscalls, wiring
+from k8snetc.lab import cgroups, flush, messages, names, syscalls, wiring
 from k8snetc.lab.handle import AgentHandle, LabError
 from k8snetc.lab.probe import DEFAULT_TIMEOUT, Probe, ProbeResult
 from k8snetc.lab.sessions import Flow, Traffic
@@ -35,29 +35,37 @@ _PROTOCOLS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP, "
 
 
 def clean_leftovers() -> list[str]:
-    """Remove namespaces of labs whose process is gone. Returns their names."""
+    """Remove namespaces and cgroups of labs whose process is gone. Returns their names."""
     abandoned = [n for n in names.netns_names() if names.is_abandoned(n)]
     _delete(abandoned)
-    return abandoned
+    folders = cgroups.abandoned()
+    cgroups.remove(folders, patience=0)
+    return abandoned + [str(f) for f in folders]
 
 
 class Cluster:
     """A running lab. Use it as a context manager; the end of the process, however it comes, removes it too.
 
-    Places are named as in `Topology`. Raises `LabError` when a tool fails, with the tool's own words.
+    Places are named as in `Topology`. `with_cgroups`: the sockets of each node and its pods are in a cgroup of its own
+    (see `cgroup`). Raises `LabError` when a tool fails, with the tool's own words.
     """
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, *, with_cgroups: bool = False) -> None:
         self.topology = topology
         self.name = names.new_lab()
         self._owner = os.getpid()
         self._spaces = wiring.spaces(topology)
         self._names = {s: names.netns_name(self.name, s) for s in self._spaces}
         self._agents: dict[str, AgentHandle] = {}
-        self._open = True
+        self._cgroups: dict[str, Path] = {}
+        if with_cgroups:
+            root = cgroups.mount_point()
+            if root is None:
+                raise LabError("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup")
+            self._cgroups = {n: root / f"{self.name}-{n}" for n in topology.node_by_name}
         # Without a reference to self, so that a forgotten cluster is collected, and with it removed.
         self._finalizer = weakref.finalize(
-            self, _remove, self._owner, self._agents, list(self._names.values())
+            self, _remove, self._owner, self._agents, list(self._names.values()), list(self._cgroups.values())
         )
         try:
             self._build()
@@ -93,6 +101,12 @@ class Cluster:
     def node_path(self, node: str, path: str) -> Path:
         """A file as the node sees it (its /run, /sys), seen from here."""
         return Path(f"/proc/{self._agents[node].pid}/root{path}")
+
+    def cgroup(self, node: str) -> Path:
+        """The cgroup of a node's and its pods' sockets; only with `with_cgroups`."""
+        if node not in self._cgroups:
+            raise LabError("this lab has no cgroups: build it with Cluster(topology, with_cgroups=True)")
+        return self._cgroups[node]
 
     def enter_command(self, place: str) -> list[str]:
         """The words that, put before a command, run it where `run` would."""
@@ -224,18 +238,18 @@ class Cluster:
 
     def flow(self, probe: Probe, *, interval: float = 0.02) -> Flow:
         """Open a TCP connection or UDP flow that sends a message every `interval` seconds, until closed."""
-        return Flow(self._agent(probe.client), self.topology.home(probe.client), probe, interval)
+        return Flow(self._agents[self._prober(probe)], self.topology.home(probe.client), probe, interval)
 
     def traffic(self, probe: Probe, *, rate: float = 100) -> Traffic:
         """Try again and again, `rate` times a second, until stopped. Mind the probe's time-out."""
-        return Traffic(self._agent(probe.client), self.topology.home(probe.client), probe, rate)
+        return Traffic(self._agents[self._prober(probe)], self.topology.home(probe.client), probe, rate)
 
     def probe_all(self, probes: Iterable[Probe], *, window: int = _WINDOW) -> list[ProbeResult]:
         """Run many probes at once, at most `window` per agent, and return the results in their order."""
         numbered = list(enumerate(probes))
         by_agent: dict[str, list[tuple[int, Probe]]] = {}
         for at, probe in numbered:
-            by_agent.setdefault(self._agent_key(probe.client), []).append((at, probe))
+            by_agent.setdefault(self._prober(probe), []).append((at, probe))
         asked = [
             (key, self._agents[key].send(self._probes((p for _, p in part), window)), [at for at, _ in part])
             for key, part in by_agent.items()
@@ -256,6 +270,17 @@ class Cluster:
         if place not in self.topology.places:
             raise LabError(f"there is no {place!r} in this lab: {', '.join(self.topology.places)}")
         return self.topology.node_of(place) or _OUTSIDE
+
+    def _prober(self, probe: Probe) -> str:
+        """The agent that makes a probe. The one outside a node's cgroup is started when first needed."""
+        node = self._agent_key(probe.client)
+        if probe.in_cgroup or node not in self._cgroups:
+            return node
+        key = f"{node}/outside its cgroup"
+        if key not in self._agents:
+            agent = self._agents[key] = AgentHandle(key)
+            agent.ask(messages.Setup(self._paths(node)))
+        return key
 
     def _agent(self, place: str) -> AgentHandle:
         return self._agents[self._agent_key(place)]
@@ -283,6 +308,8 @@ class Cluster:
         # The agents start while the kernel makes the namespaces.
         for key in (_OUTSIDE, *self.topology.node_by_name):
             self._agents[key] = AgentHandle(f"node {key}" if key else "the outside")
+        for folder in self._cgroups.values():
+            folder.mkdir()
         _batch(f"netns add {n}" for n in self._names.values())
         plan = wiring.wire(self.topology, self._names)
         self._each(self._setups())
@@ -308,9 +335,18 @@ class Cluster:
 
     def _setups(self) -> Iterable[tuple[str, messages.Request]]:
         for key in self._agents:
-            paths = tuple((s, str(names.NETNS_DIR / self._names[s])) for s in self._spaces_of(key))
-            reap = tuple(self._names.values()) if key == _OUTSIDE else ()
-            yield key, messages.Setup(paths, isolated=key != _OUTSIDE, reap=reap)
+            if key == _OUTSIDE:
+                folders = tuple(map(str, self._cgroups.values()))
+                yield (
+                    key,
+                    messages.Setup(self._paths(key), reap=tuple(self._names.values()), reap_cgroups=folders),
+                )
+            else:
+                folder = str(self._cgroups.get(key, ""))
+                yield key, messages.Setup(self._paths(key), isolated=True, cgroup=folder)
+
+    def _paths(self, agent: str) -> tuple[tuple[str, str], ...]:
+        return tuple((s, str(names.NETNS_DIR / self._names[s])) for s in self._spaces_of(agent))
 
     def _listeners(self) -> Iterable[tuple[str, messages.Request]]:
         for place in self.topology.places.values():
@@ -401,10 +437,11 @@ def _delete(netns: Sequence[str]) -> None:
             )
 
 
-def _remove(owner: int, agents: dict[str, AgentHandle], netns: list[str]) -> None:
+def _remove(owner: int, agents: dict[str, AgentHandle], netns: list[str], folders: list[Path]) -> None:
     if os.getpid() != owner:
         return  # a forked child: the lab is its parent's
     for agent in agents.values():
         agent.close()
     agents.clear()
     _delete(netns)
+    cgroups.remove(folders)

@@ -38,7 +38,8 @@ class Probe:
     """An attempt from `client` (a place) to `destination`. `protocol` None is an ICMP echo.
 
     `source` and `source_port` are chosen by the client's kernel when None. `timeout` is in seconds.
-    `connected` False: UDP from a socket without a peer (sendmsg instead of connect).
+    `connected` False: UDP from a socket without a peer (sendmsg instead of connect). `in_cgroup` False: from a
+    process outside the node's cgroup, as a virtual machine's or another runtime's would be.
     """
 
     client: str
@@ -49,6 +50,7 @@ class Probe:
     source_port: int | None = None
     timeout: float = DEFAULT_TIMEOUT
     connected: bool = True
+    in_cgroup: bool = True
 
     def __str__(self) -> str:
         host = f"[{self.destination}]" if self.destination.version == 6 else str(self.destination)

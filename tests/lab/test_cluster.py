@@ -358,3 +358,35 @@ def test_no_lab_without_nodes_is_needed() -> None:
 def test_unknown_places_are_named(shared_cluster: Cluster) -> None:
     with pytest.raises(LabError, match="no 'pod/shop/zzz'"):
         shared_cluster.probe("pod/shop/zzz", "10.0.0.1", 80)
+
+
+def test_each_node_has_a_cgroup_of_its_own() -> None:
+    with Cluster(small(), with_cgroups=True) as cluster:
+        folder = cluster.cgroup("w1")
+        assert folder.is_dir()
+        assert cluster.run("node/w1", ["ls", str(folder)]).stdout, "the node sees it too"
+        agents = [cluster._agents[n].pid for n in ("w1", "w2")]
+        assert (folder / "cgroup.procs").read_text().split() == [str(agents[0])]
+        assert (cluster.cgroup("w2") / "cgroup.procs").read_text().split() == [str(agents[1])]
+        there = pod("c", 2, 2).addresses[0]
+        outside = Probe("pod/shop/a", there, TCP, 8080, in_cgroup=False)
+        assert cluster.probe_all([outside, Probe("pod/shop/a", there, TCP, 8080)])[0].answered
+        other = cluster._agents["w1/outside its cgroup"].pid
+        assert str(other) not in (folder / "cgroup.procs").read_text().split()
+    assert not folder.exists()
+
+
+def test_cgroups_of_a_killed_lab_are_removed() -> None:
+    child = CHILD.replace("Cluster(small())", "Cluster(small(), with_cgroups=True)").replace(
+        "print(c.name,", "print(c.cgroup('w1'),"
+    )
+    with subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().split()[0])
+        assert folder.is_dir()
+        process.kill()
+        process.wait(20)
+        deadline = time.monotonic() + 20
+        while folder.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
