@@ -350,6 +350,14 @@ def family_name(item: Address | Network) -> FamilyName:
 # --- what every object has -----------------------------------------------------------------------------------
 
 
+class Owner(Model):
+    """One of an object's owners."""
+
+    kind: Text = ""
+    name: Text = ""
+    controller: Flag = False
+
+
 class Metadata(Model):
     """ObjectMeta, as far as it matters. `namespace` is "" for cluster-scoped kinds."""
 
@@ -357,6 +365,7 @@ class Metadata(Model):
     namespace: Text = ""
     labels: Labels = Field(default_factory=dict)
     annotations: Annotations = Field(default_factory=dict)
+    owner_references: tuple[Owner, ...] = ()
     deletion_timestamp: Text | None = None
 
 

@@ -131,6 +131,11 @@ def load(paths: Sequence[str], stdin: BinaryIO | None = None) -> Documents:
     return Documents(_blobs(paths, stdin))
 
 
+def documents(blobs: Iterable[Blob]) -> Documents:
+    """The documents of texts that are not in files: (name for messages, content) each."""
+    return Documents(blobs)
+
+
 def _blobs(paths: Sequence[str], stdin: BinaryIO | None) -> Iterator[Blob | Diagnostic]:
     seen: set[str] = set()
     for path in paths:

@@ -129,6 +129,11 @@ class Pod(Object):
         return tuple(p.ip for p in self.status.pod_ips)
 
     @property
+    def finished(self) -> bool:
+        """Whether it has run to its end: another pod may have its address by now."""
+        return self.status.phase in {"Succeeded", "Failed"}
+
+    @property
     def ready(self) -> bool:
         """Whether the Ready condition holds."""
         return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
