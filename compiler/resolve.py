@@ -2,7 +2,7 @@
 
 Knows: which objects a node's service proxy heeds, and how slices find their service and port. Must not
 know: what traffic policies or hints do with the endpoints (that is lowering), or any back end.
-Network policies are resolved by `resolve_policy`.
+Network policies are resolved by the package `policy`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from k8snetc.compiler.diagnostics import Diagnostic, InputError
-from k8snetc.compiler.facts import EndpointFact, Facts, NodeContext, ServicePortFact
-from k8snetc.compiler.manifests import Manifests, Object
+from k8snetc.compiler.facts import EndpointFact, Facts, NodeContext, PodPolicyFact, ServicePortFact
+from k8snetc.compiler.manifests import Manifests
 from k8snetc.compiler.manifests_service import Endpoint, Endpoints, EndpointSlice, Service, ServicePort
+from k8snetc.compiler.policy.read import cluster_of, policies_of
+from k8snetc.compiler.policy.resolve import resolve_policies
 from k8snetc.ir.addresses import family_of
 from k8snetc.ir.types import Address, Family, Network, Protocol
 
@@ -33,16 +35,15 @@ def resolve(manifests: Manifests, node: NodeContext, *, assumed: bool = False) -
     """The facts for `node`. Raises `InputError` for services that have no address yet."""
     proxied = [s for s in manifests.services if _is_proxied(s)]
     bare = [_bare(s) for s in proxied if not s.spec.cluster_ips]
-    policies = [_unbuilt(p) for p in _policies(manifests)]
-    if bare or policies:
-        raise InputError([*bare, *policies])
+    if bare:
+        raise InputError(bare)
     endpoints = _endpoints(manifests)
     ports = [f for s in proxied for f in _service(s, endpoints)]
     ports.sort(key=lambda f: (f.namespace, f.service, f.family, f.protocol.value, f.port))
     return Facts(
         node=node,
         service_ports=tuple(ports),
-        policies=(),
+        policies=_policies(manifests, node),
         foreign_ips=tuple(
             sorted(
                 {
@@ -74,20 +75,9 @@ def _bare(service: Service) -> Diagnostic:
     )
 
 
-def _policies(manifests: Manifests) -> Iterator[Object]:
-    yield from manifests.network_policies
-    yield from manifests.cluster_network_policies
-    yield from manifests.admin_network_policies
-    yield from manifests.baseline_admin_network_policies
-
-
-def _unbuilt(policy: Object) -> Diagnostic:
-    return Diagnostic(
-        policy.origin.file,
-        policy.origin.line,
-        f"{policy.origin.kind} is not built yet",
-        "leave policies out for now",
-    )
+def _policies(manifests: Manifests, node: NodeContext) -> tuple[PodPolicyFact, ...]:
+    policies = policies_of(manifests)
+    return resolve_policies(policies, cluster_of(manifests, node.name), node.families) if policies else ()
 
 
 # --- services ---
