@@ -431,7 +431,7 @@ def _external_local() -> Case:
             Flow("outside", "n2", 30080, Reaches(("web-2",))),
             *flows(("outside",), EXTERNAL, 80, Reaches(("web-1",))),
             *flows(("outside",), BALANCER, 80, Reaches(("web-1",))),
-            *flows(("client-1", "client-2"), "n1", 30080, Reaches(("web-1", "web-2"))),
+            Flow("client-1", "n1", 30080, Reaches(("web-1", "web-2"))),
             *flows(("client-1", "client-2"), EXTERNAL, 80, Reaches(("web-1", "web-2"))),
             *flows(("client-1", "client-2"), BALANCER, 80, Reaches(("web-1", "web-2"))),
             *flows(("n1",), "n1", 30080, Reaches(("web-1", "web-2"), Source.NODE)),
@@ -458,8 +458,25 @@ def _external_local_elsewhere() -> Case:
             Flow("outside", "n1", 30080, Fate.DROPPED),
             Flow("outside", EXTERNAL, 80, Fate.DROPPED),
             Flow("outside", "n2", 30080, Reaches(("web-2",))),
-            *flows(("client-1", "client-2"), "n1", 30080, Reaches(("web-2",))),
+            Flow("client-1", "n1", 30080, Reaches(("web-2",))),
             Flow("n1", "n1", 30080, Reaches(("web-2",), Source.NODE)),
+        ),
+    )
+
+
+def _short_cut_of_other_nodes_pods() -> Case:
+    """A pod of another node takes the short cut too. Told by hints, which hold for all endpoints, not for local ones.
+
+    All endpoints are on the node, because answers of others would not come back through it.
+    """
+    ends = [("web-1", {"hints": hints("b")}), ("api-1", {"hints": hints("a")})]
+    web = service("web", 10, type="NodePort", ports=(port(node_port=30080),), externalTrafficPolicy="Local")
+    return Case(
+        "short-cut-of-other-nodes-pods",
+        (web, *slices("web", *ends)),
+        (
+            Flow("outside", "n1", 30080, Reaches(("web-1", "api-1"))),
+            *flows(("client-1", "client-2"), "n1", 30080, Reaches(("api-1",))),
         ),
     )
 
@@ -589,19 +606,26 @@ def _no_cluster_cidr() -> Case:
 
 
 def _host_network() -> Case:
-    """Endpoints on the host network, here and elsewhere."""
-    ports = (
-        port(80, name="t", target=9100, node_port=30080),
-        port(80, name="u", protocol="UDP", target=9100),
-    )
+    """Endpoints on the host network, here and elsewhere. What ends at the node itself is not masqueraded."""
+    ports = (port(80, name="t", target=9100), port(80, name="u", protocol="UDP", target=9100))
     ends = (slice_port(9100, name="t"), slice_port(9100, name="u", protocol="UDP"))
+    here = service("here", 11, type="NodePort", ports=(port(node_port=30081),))
+    there = service("there", 12, type="NodePort", ports=(port(node_port=30082),))
     return Case(
         "host-network-endpoints",
-        (service("web", 10, type="NodePort", ports=ports), *slices("web", "n1", "n2", ports=ends)),
+        (
+            service("web", 10, ports=ports),
+            *slices("web", "n1", "n2", ports=ends),
+            here,
+            *slices("here", "n1", ports=(slice_port(9100),)),
+            there,
+            *slices("there", "n2", ports=(slice_port(9100),)),
+        ),
         (
             *flows(("client-1", "client-2"), cip(10), 80, Reaches(("n1", "n2"), port=9100)),
             *flows(("client-1",), cip(10), 80, Reaches(("n1", "n2"), port=9100), "udp"),
-            Flow("outside", "n1", 30080, Reaches(("n1", "n2"), Source.NODE, 9100)),
+            Flow("outside", "n1", 30081, Reaches(("n1",), Source.CLIENT, 9100)),
+            Flow("outside", "n1", 30082, Reaches(("n2",), Source.NODE, 9100)),
         ),
     )
 
@@ -623,6 +647,7 @@ CASES: tuple[Case, ...] = (
     _source_ranges_one_family(),
     _external_local(),
     _external_local_elsewhere(),
+    _short_cut_of_other_nodes_pods(),
     _internal_local(),
     _zone_hints(),
     _node_hints(),
