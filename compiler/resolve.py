@@ -2,7 +2,7 @@
 
 Knows: which objects a node's service proxy heeds, and how slices find their service and port. Must not
 know: what traffic policies or hints do with the endpoints (that is lowering), or any back end.
-Network policies are resolved by the package `policy`.
+Network policies are resolved by `resolve_policy`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from k8snetc.compiler.diagnostics import Diagnostic, InputError
-from k8snetc.compiler.facts import EndpointFact, Facts, NodeContext, PodPolicyFact, ServicePortFact
+from k8snetc.compiler.facts import EndpointFact, Facts, NodeContext, ServicePortFact
 from k8snetc.compiler.manifests import Manifests
 from k8snetc.compiler.manifests_service import Endpoint, Endpoints, EndpointSlice, Service, ServicePort
-from k8snetc.compiler.policy.read import cluster_of, policies_of
-from k8snetc.compiler.policy.resolve import resolve_policies
+from k8snetc.compiler.resolve_policy import resolve_policy
 from k8snetc.ir.addresses import family_of
 from k8snetc.ir.types import Address, Family, Network, Protocol
 
@@ -43,7 +42,7 @@ def resolve(manifests: Manifests, node: NodeContext, *, assumed: bool = False) -
     return Facts(
         node=node,
         service_ports=tuple(ports),
-        policies=_policies(manifests, node),
+        policies=resolve_policy(manifests, node),
         foreign_ips=tuple(
             sorted(
                 {
@@ -73,11 +72,6 @@ def _bare(service: Service) -> Diagnostic:
         f"Service {owner} has no clusterIP",
         "take manifests from a cluster (kubectl get -o yaml), or pass --assume-addresses to make addresses up",
     )
-
-
-def _policies(manifests: Manifests, node: NodeContext) -> tuple[PodPolicyFact, ...]:
-    policies = policies_of(manifests)
-    return resolve_policies(policies, cluster_of(manifests, node.name), node.families) if policies else ()
 
 
 # --- services ---

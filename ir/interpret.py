@@ -226,15 +226,14 @@ class Interpreter:
         ]
         return self._deliver(packet, deliveries, tuple(steps))
 
-    def _endpoint(self, packet: Packet, endpoint: Endpoint, action: Balance) -> Delivery:
-        # What ends at the node itself never leaves it, and so is not masqueraded on the way out.
-        stays = packet.sender is not Sender.NODE and endpoint.address in self._node_addresses
+    @staticmethod
+    def _endpoint(packet: Packet, endpoint: Endpoint, action: Balance) -> Delivery:
         hairpin = endpoint.address == packet.source
         return Delivery(
             endpoint.address,
             endpoint.port,
             translated=True,
-            masqueraded=not stays and (action.masquerade or hairpin),
+            masqueraded=action.masquerade or hairpin,
             origin=endpoint.origin,
         )
 

@@ -1,0 +1,106 @@
+"""Each policy case: the manifests, the interpreter and real packets say what the case states."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+
+import pytest
+import yaml
+
+from k8snetc.backends.base import EmitOptions
+from k8snetc.backends.registry import load
+from k8snetc.compiler.context import node_context
+from k8snetc.compiler.lower import lower
+from k8snetc.compiler.manifests import read
+from k8snetc.compiler.options import ContextOptions
+from k8snetc.compiler.resolve import resolve
+from k8snetc.ir.passes import run_passes
+from k8snetc.ir.types import Program
+from k8snetc.lab.cluster import Cluster
+from k8snetc.lab.expect import Expected, Predictor, observe
+from k8snetc.lab.install import install_artifacts
+from k8snetc.lab.probe import Outcome
+from tests.semantics import policy_cluster as cluster
+from tests.semantics.policy_cases import CASES, Case
+from tests.semantics.policy_flows import Flow, flows, naive_allows
+
+STATED = {"passes": Outcome.ANSWERED, "drops": Outcome.TIMEOUT, "refused": Outcome.REFUSED}
+
+
+def documents_of(case: Case) -> list[cluster.Document]:
+    """The cluster with the case's policies."""
+    return [*cluster.documents(), *(d for d in yaml.safe_load_all(case.policies) if d)]
+
+
+def programs_of(documents: Sequence[cluster.Document]) -> dict[str, Program]:
+    """Each node's program."""
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents}).encode()
+    manifests = read(["-"], BytesIO(text))
+    contexts = {
+        name: node_context(manifests, ContextOptions(node=name, cluster_cidr=cluster.CLUSTER_CIDRS))
+        for name in cluster.PODS
+    }
+    return {name: run_passes(lower(resolve(manifests, context))) for name, context in contexts.items()}
+
+
+def stated(case: Case) -> list[tuple[Flow, Outcome]]:
+    """The flows of a case, with what it says becomes of them."""
+    return [(flow, outcome) for name, outcome in STATED.items() for flow in flows(getattr(case, name))]
+
+
+def outcomes_of(expected: Expected) -> set[Outcome]:
+    """What may become of a probe, arrivals included."""
+    return set(expected.outcomes) | ({Outcome.ANSWERED} if expected.arrivals else set())
+
+
+def test_case_names_are_unique() -> None:
+    assert len({c.name for c in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_manifests_and_interpreter(case: Case) -> None:
+    documents = documents_of(case)
+    predictor = Predictor(cluster.topology(), programs_of(documents))
+    for flow, outcome in stated(case):
+        assert naive_allows(documents, flow) is (outcome is not Outcome.TIMEOUT), f"naive: {flow.text}"
+        expected = predictor.predict(flow.probe)
+        assert outcomes_of(expected) == {outcome}, f"{flow.text}: {expected}\n" + "\n".join(expected.steps)
+
+
+@pytest.fixture(scope="module")
+def _lab() -> Iterator[Cluster]:
+    with Cluster(cluster.topology()) as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(_lab: Cluster) -> Iterator[Cluster]:
+    yield _lab
+    _lab.reset()
+
+
+def install(lab: Cluster, programs: Mapping[str, Program], backend: str) -> None:
+    """Each node's program, by the back end's own tools."""
+    for name, program in programs.items():
+        install_artifacts(lab, name, load(backend).compile(program, EmitOptions()))
+
+
+@pytest.mark.kernel
+@pytest.mark.xdist_group("policies")
+@pytest.mark.parametrize("backend", ["iptables"])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_packets(lab: Cluster, case: Case, backend: str) -> None:
+    programs = programs_of(documents_of(case))
+    install(lab, programs, backend)
+    predictor = Predictor(lab.topology, programs)
+    wanted = stated(case)
+    expected = [predictor.predict(flow.probe) for flow, _ in wanted]
+    observed = observe(lab, [flow.probe for flow, _ in wanted], expected)
+    wrong = [
+        f"{flow.text}: stated {outcome.value}, interpreter {what}, packet {result}"
+        for (flow, outcome), what, (result,) in zip(wanted, expected, observed, strict=True)
+        if result.outcome is not outcome or not what.allows(result)
+    ]
+    assert not wrong, "\n".join(wrong)
