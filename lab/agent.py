@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import assert_never
 
 from k8snetc.ir.types import Protocol
-from k8snetc.lab import cgroups, messages, syscalls, traffic
+from k8snetc.lab import cgroups, messages, raw, syscalls, traffic
 from k8snetc.lab.attempts import Batch, Prober
 from k8snetc.lab.loop import READ, Loop, Spaces
 from k8snetc.lab.names import NETNS_DIR
@@ -39,6 +39,7 @@ class Agent:
         self._prober: Prober | None = None
         self._flows: dict[int, traffic.Flow] = {}
         self._traffic: dict[int, traffic.Generator] = {}
+        self._captures: dict[int, raw.Capture] = {}
         self._servers: dict[tuple[str, str, int], list[TcpServer | UdpServer]] = {}
 
     def run(self) -> None:
@@ -104,6 +105,13 @@ class Agent:
             case messages.Unlisten(space, ports):
                 for protocol, port in ports:
                     self._unlisten(space, protocol, port)
+            case messages.Inject(space, packet):
+                raw.inject(self.prober.spaces, space, packet)
+            case messages.StartCapture(what, space, interface):
+                self._captures[what] = raw.Capture(self._loop, self.prober.spaces, space, interface)
+            case messages.StopCapture(what):
+                self._reply(number, self._captures.pop(what).stop())
+                return
             case messages.Close():
                 self._orderly = True
                 self._loop.running = False

@@ -23,7 +23,7 @@ from k8snetc.ir.types import Address, Protocol
 from k8snetc.lab import cgroups, flush, messages, names, syscalls, wiring
 from k8snetc.lab.handle import AgentHandle, LabError
 from k8snetc.lab.probe import DEFAULT_TIMEOUT, Probe, ProbeResult
-from k8snetc.lab.sessions import Flow, Traffic
+from k8snetc.lab.sessions import Capture, Flow, Traffic
 from k8snetc.lab.topology import Pod, Port, Topology
 
 P = ParamSpec("P")
@@ -243,6 +243,14 @@ class Cluster:
     def traffic(self, probe: Probe, *, rate: float = 100) -> Traffic:
         """Try again and again, `rate` times a second, until stopped. Mind the probe's time-out."""
         return Traffic(self._agents[self._prober(probe)], self.topology.home(probe.client), probe, rate)
+
+    def inject(self, place: str, packet: bytes) -> None:
+        """Send an IP packet, header and all, from a place (`packets` builds some). Raises LabError."""
+        self._agent(place).ask(messages.Inject(self.topology.home(place), packet))
+
+    def capture(self, place: str, interface: str = "") -> Capture:
+        """Record the IP packets of an interface of a place, or of all its interfaces, until stopped."""
+        return Capture(self._agent(place), self.topology.home(place), interface)
 
     def probe_all(self, probes: Iterable[Probe], *, window: int = _WINDOW) -> list[ProbeResult]:
         """Run many probes at once, at most `window` per agent, and return the results in their order."""

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from k8snetc.lab.probe import Probe, ProbeResult
+from k8snetc.lab.raw import Captured
 from k8snetc.lab.reports import FlowReport, TrafficReport
 
 _LENGTH = struct.Struct("!I")
@@ -108,6 +109,30 @@ class StopTraffic:
 
 
 @dataclass(frozen=True, slots=True)
+class Inject:
+    """Send an IP packet, header and all."""
+
+    space: str
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartCapture:
+    """Record the packets of an interface, "" for all of them."""
+
+    capture: int
+    space: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopCapture:
+    """The reply is a tuple of `Captured`."""
+
+    capture: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Orderly end: the lab cleans up itself."""
 
@@ -123,6 +148,9 @@ Request = (
     | CloseFlow
     | StartTraffic
     | StopTraffic
+    | Inject
+    | StartCapture
+    | StopCapture
     | Close
 )
 
@@ -134,7 +162,9 @@ class Failure:
     text: str
 
 
-Reply = None | ProbeResult | tuple[ProbeResult, ...] | FlowReport | TrafficReport | Failure
+Reply = (
+    None | ProbeResult | tuple[ProbeResult, ...] | FlowReport | TrafficReport | tuple[Captured, ...] | Failure
+)
 
 
 def encode(number: int, message: Request | Reply) -> bytes:

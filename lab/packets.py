@@ -1,4 +1,5 @@
-"""Packets that the lab builds and reads itself: SCTP (RFC 9260), because its kernel has no SCTP sockets, and ICMP echo.
+"""Packets that the lab builds and reads itself: SCTP (RFC 9260), because its kernel has no SCTP sockets, ICMP echo, and
+whole IP packets for tests that need one no socket would send.
 
 Pure. Must not know sockets.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+
+from k8snetc.ir.types import Address
 
 INIT, INIT_ACK, ABORT = 1, 2, 6
 COOKIE_ECHO, COOKIE_ACK = 10, 11
@@ -117,3 +120,60 @@ def echo_payload(version: int, data: bytes) -> bytes | None:
     if len(data) < 8 or data[0] != (0 if version == 4 else 129):
         return None
     return data[8:]
+
+
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+
+
+def internet_checksum(data: bytes) -> int:
+    """The checksum of RFC 1071."""
+    if len(data) % 2:
+        data += b"\0"
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def ip(source: Address, destination: Address, protocol: int, payload: bytes, *, hops: int = 64) -> bytes:
+    """An IP packet of either family around `payload`, without options or extension headers."""
+    if source.version == 6:
+        header = struct.pack("!IHBB", 6 << 28, len(payload), protocol, hops)
+        return header + source.packed + destination.packed + payload
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, hops, protocol, 0)
+    header += source.packed + destination.packed
+    checksum = struct.pack("!H", internet_checksum(header))
+    return header[:10] + checksum + header[12:] + payload
+
+
+def tcp(
+    source: tuple[Address, int],
+    destination: tuple[Address, int],
+    flags: int,
+    *,
+    sequence: int = 0,
+    acknowledged: int = 0,
+    payload: bytes = b"",
+) -> bytes:
+    """An IP packet with one TCP segment (RFC 9293)."""
+    header = struct.pack(
+        "!HHIIBBHHH", source[1], destination[1], sequence, acknowledged, 5 << 4, flags, 65535, 0, 0
+    )
+    return _transport(source[0], destination[0], 6, header, at=16, payload=payload)
+
+
+def udp(source: tuple[Address, int], destination: tuple[Address, int], payload: bytes) -> bytes:
+    """An IP packet with one UDP datagram (RFC 768)."""
+    header = struct.pack("!HHHH", source[1], destination[1], 8 + len(payload), 0)
+    return _transport(source[0], destination[0], 17, header, at=6, payload=payload)
+
+
+def _transport(
+    source: Address, destination: Address, protocol: int, header: bytes, *, at: int, payload: bytes
+) -> bytes:
+    """Fill in the checksum at byte `at` of the header, over the pseudo-header of the family."""
+    segment = header + payload
+    pseudo = source.packed + destination.packed + struct.pack("!II", len(segment), protocol)
+    checksum = struct.pack("!H", internet_checksum(pseudo + segment))
+    segment = segment[:at] + checksum + segment[at + 2 :]
+    return ip(source, destination, protocol, segment)

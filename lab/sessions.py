@@ -1,4 +1,4 @@
-"""Long-lived traffic, on the side of whoever asked for it. Use both as context managers.
+"""Long-lived traffic and captures, on the side of whoever asked for them. Use them as context managers.
 
 Knows which agent has it. Must not know sockets.
 """
@@ -12,6 +12,7 @@ from typing import Self
 from k8snetc.lab import messages
 from k8snetc.lab.handle import AgentHandle
 from k8snetc.lab.probe import Probe, ProbeResult
+from k8snetc.lab.raw import Captured
 from k8snetc.lab.reports import FlowReport, TrafficReport
 
 _numbers = itertools.count(1)
@@ -68,6 +69,32 @@ class Traffic:
             report = self._agent.ask(messages.StopTraffic(self._number))
             assert isinstance(report, TrafficReport)
             self._final = report
+        return self._final
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class Capture:
+    """A record of the IP packets that pass an interface."""
+
+    def __init__(self, agent: AgentHandle, space: str, interface: str) -> None:
+        self._agent = agent
+        self._number = next(_numbers)
+        self._final: tuple[Captured, ...] | None = None
+        agent.ask(messages.StartCapture(self._number, space, interface))
+
+    def stop(self) -> tuple[Captured, ...]:
+        """End it and return what was seen."""
+        if self._final is None:
+            packets = self._agent.ask(messages.StopCapture(self._number))
+            assert isinstance(packets, tuple)
+            self._final = packets
         return self._final
 
     def __enter__(self) -> Self:
