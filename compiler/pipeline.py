@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from k8snetc.compiler.diagnostics import Diagnostic, InputError
 from k8snetc.ir.passes import run_passes, stages
 from k8snetc.ir.types import Program
 
@@ -63,9 +62,47 @@ def compile_program(
     `assume` makes addresses up where manifests have none. `watch` sees the program after lowering and
     after each pass. Raises `InputError` with every diagnostic of the first step that fails.
     """
+    timings = timings or Timings()
+    manifests = read(paths, options, assume=assume, stdin=stdin, timings=timings)
+    return compile_manifests(manifests, options, watch=watch, timings=timings)
+
+
+def read(
+    paths: Sequence[str],
+    options: ContextOptions,
+    *,
+    assume: bool = False,
+    stdin: BinaryIO | None = None,
+    timings: Timings | None = None,
+) -> Manifests:
+    """The validated manifests, with `assume` also what a cluster would have added. Raises `InputError`."""
+    timings = timings or Timings()
     with _no_collector():
-        timings = timings or Timings()
-        compiled = _lowered(paths, options, assume=assume, stdin=stdin, timings=timings)
+        with timings.step("import"):
+            from k8snetc.compiler.load import load
+            from k8snetc.compiler.manifests import validate
+        with timings.step("load"):  # documents stream through, so loading and validating are one step
+            manifests = validate(load(paths, stdin or sys.stdin.buffer))
+        if assume:
+            with timings.step("assume"):
+                from k8snetc.compiler import assume as assumption
+
+                node_ports = options.service_node_port_range or assumption.NODE_PORTS
+                manifests = assumption.assume(manifests, node_ports=node_ports)
+    return manifests
+
+
+def compile_manifests(
+    manifests: Manifests,
+    options: ContextOptions,
+    *,
+    watch: Watch | None = None,
+    timings: Timings | None = None,
+) -> Compiled:
+    """The optimised program for the node that `options` name. Raises `InputError`; see `compile_program`."""
+    timings = timings or Timings()
+    with _no_collector():
+        compiled = _lowered(manifests, options, timings)
         with timings.step("passes"):
             if watch is None:
                 return replace(compiled, program=run_passes(compiled.program))
@@ -75,25 +112,15 @@ def compile_program(
             return compiled
 
 
-def _lowered(
-    paths: Sequence[str], options: ContextOptions, *, assume: bool, stdin: BinaryIO | None, timings: Timings
-) -> Compiled:
+def _lowered(manifests: Manifests, options: ContextOptions, timings: Timings) -> Compiled:
     """The program before any pass."""
     with timings.step("import"):
         from k8snetc.compiler.context import node_context
-        from k8snetc.compiler.load import load
         from k8snetc.compiler.lower import lower
-        from k8snetc.compiler.manifests import validate
         from k8snetc.compiler.resolve import resolve
-    with timings.step("load"):  # documents stream through, so loading and validating are one step
-        manifests = validate(load(paths, stdin or sys.stdin.buffer))
-    if assume:
-        raise InputError(
-            [Diagnostic("--assume-addresses", 0, "this is not built yet", "give manifests with addresses")]
-        )
     with timings.step("resolve"):
         node = node_context(manifests, options)
-        facts = resolve(manifests, node, assumed=assume)
+        facts = resolve(manifests, node, assumed=manifests.assumed)
     with timings.step("lower"):
         program = lower(facts)
     return Compiled(program, manifests, node)
