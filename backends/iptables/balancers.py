@@ -104,7 +104,7 @@ def _draw(draft: Draft, proto: str, choices: Sequence[Choice]) -> None:
     """Choose one, in proportion to the weights: each rule takes its share of what the ones before left."""
     rest = sum(weight for weight, _, _ in choices)
     for weight, end, origin in choices:
-        draft.rules.append((f"{proto}{text.probability(weight, rest)}{end}", origin))
+        draft.rules.append((f"{proto}{text.probability(weight, rest)}{end}", "", origin))
         rest -= weight
 
 

@@ -6,6 +6,7 @@ the leaves; the caller writes the rules there, and may put rules at the head of 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -48,12 +49,14 @@ class Target(Generic[T]):
     item: T
 
 
-def tops(entries: Sequence[trie.Entry[T]], family: ir.Family) -> tuple[trie.Node[T], ...]:
-    """The trees at the root: one, or up to 2^COVERS where one block would hold half the world."""
-    root = trie.build(entries, family.bits, top=COVERS)
-    if isinstance(root, trie.Branch) and root.length < TIGHT[family]:
-        return root.children
-    return (root,)
+def tops(entries: Sequence[trie.Entry[T]], family: ir.Family, covers: int = COVERS) -> list[trie.Node[T]]:
+    """The trees at the root: one, or up to 2^covers where one block would hold half the world."""
+    first, last = entries[0].value, entries[-1].value
+    bit = (first ^ last).bit_length() - 1
+    if covers == 0 or family.bits - 1 - bit >= TIGHT[family]:
+        return [trie.build(entries, family.bits)]
+    middle = bisect_left(entries, last >> bit << bit, key=lambda e: e.value)
+    return tops(entries[:middle], family, covers - 1) + tops(entries[middle:], family, covers - 1)
 
 
 class Dispatch(Generic[T, S]):
@@ -93,7 +96,7 @@ class Dispatch(Generic[T, S]):
     # --- addresses ---
 
     def _call(self, draft: Draft, node: trie.Node[Target[T]], state: S, how: str) -> None:
-        where = f" -d {text.cidr(self._family, ir.Prefix(node.value, node.length))}"
+        where = text.to(self._family, ir.Prefix(node.value, node.length))
         if isinstance(node, trie.Leaf) and len(node.entries) <= INLINE:
             self._address_rules(draft, node.entries, state)
         else:

@@ -22,7 +22,7 @@ _NEW = " -m conntrack --ctstate NEW"
 _KNOWN = " -m conntrack --ctstate RELATED,ESTABLISHED"
 
 JUMPS = {
-    INPUT: Jump("INPUT", f"-A INPUT -m conntrack ! --ctstate RELATED,ESTABLISHED -j {INPUT}"),
+    INPUT: Jump("INPUT", f"-A INPUT -j {INPUT}"),
     FORWARD: Jump("FORWARD", f"-A FORWARD -j {FORWARD}"),
     OUTPUT: Jump("OUTPUT", f"-A OUTPUT{_NEW} -j {OUTPUT}"),
 }
@@ -86,7 +86,7 @@ def _admissions(chains: Chains, draft: Draft, node: trie.Node[Admission], commen
             for _, _, admission in entries:
                 port = text.dport(admission.protocol, PortRange(admission.port, admission.port))
                 note = text.origin_comment("", admission.origin) if comments else ""
-                draft.add(f"{port}{note} -j ACCEPT", admission.origin)
+                draft.add(f"{port} -j ACCEPT", admission.origin, note)
         case trie.Branch(children=children):
             for child in children:
                 below = Draft()

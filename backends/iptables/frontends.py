@@ -11,7 +11,7 @@ from enum import Enum
 from ipaddress import ip_network
 
 from k8snetc.backends.common.xtables import text
-from k8snetc.ir.addresses import cover, network_of, prefix_of, range_of, subtract
+from k8snetc.ir.addresses import cover, prefix_of, range_of, subtract
 from k8snetc.ir.types import (
     AddressSet,
     Balance,
@@ -65,10 +65,16 @@ Shape = Plain | Mixed | Refused
 
 
 def routes_of(frontend: Frontend, node: Node) -> tuple[Route, ...]:
-    """The routes that can be taken at all: none for pods where pods can't be told from others."""
-    if node.detects(frontend.family):
-        return frontend.routes
-    return tuple(r for r in frontend.routes if r.who is not Who.CLUSTER)
+    """The routes that can be taken at all: pods of the cluster may be nobody (not told from others), or everybody."""
+    routes: list[Route] = []
+    for route in frontend.routes:
+        if route.who is not Who.CLUSTER:
+            routes.append(route)
+        elif any(n.prefixlen == 0 for n in cluster_networks(node, frontend.family)):
+            return (*routes, Route(Who.ANY, route.action))
+        elif node.detects(frontend.family):
+            routes.append(route)
+    return tuple(routes)
 
 
 def shape_of(frontend: Frontend, node: Node, sets: dict[str, AddressSet]) -> Shape:
@@ -144,10 +150,12 @@ def nodeport_doors(node: Node, family: Family) -> list[tuple[str, str]]:
     doors: list[tuple[str, str]] = []
     if node.localhost_nodeports and family is Family.IPV4:
         doors.append((f" -d {text.network(loopback)}", " -m addrtype --src-type LOCAL --dst-type LOCAL"))
-    if not node.nodeport_networks:
+    networks = [n for n in node.nodeport_networks if n.version == family]
+    if not node.nodeport_networks or any(n.prefixlen == 0 for n in networks):
         doors.append((f" ! -d {text.network(loopback)}", local))
         return doors
-    ranges = [range_of(family, prefix_of(n)) for n in node.nodeport_networks if n.version == family]
-    served = subtract(ranges, [range_of(family, prefix_of(loopback))])
-    doors.extend((f" -d {text.network(network_of(family, p))}", local) for p in cover(family, served))
+    served = subtract(
+        [range_of(family, prefix_of(n)) for n in networks], [range_of(family, prefix_of(loopback))]
+    )
+    doors.extend((text.to(family, p), local) for p in cover(family, served))
     return doors

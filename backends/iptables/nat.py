@@ -135,12 +135,12 @@ class _Writer:
             case Plain(balancer, masquerade):
                 if state is None:
                     self._mark(draft, address, port, masquerade)
-                draft.add(f"{address}{port}{note}{self._balancers.end(balancer)}", frontend.origin)
+                draft.add(f"{address}{port}{self._balancers.end(balancer)}", frontend.origin, note)
             case Mixed() as mixed:
                 chain = self._mixed(frontend, mixed, marked=state not in {None, Masquerade.NOBODY})
-                draft.add(f"{address}{port}{note} -g {chain}", frontend.origin)
+                draft.add(f"{address}{port} -g {chain}", frontend.origin, note)
             case Refused():
-                draft.add(f"{address}{port}{note} -j ACCEPT", frontend.origin)
+                draft.add(f"{address}{port} -j ACCEPT", frontend.origin, note)
 
     def _mark(self, draft: Draft, address: str, port: str, masquerade: Masquerade) -> None:
         match masquerade:

@@ -58,12 +58,12 @@ def _addresses(draft: Draft, family: Family, sets: Sets, prefixes: Sequence[Pref
     """Refuse every new connection to these addresses. A set is asked only for what is near it."""
     if len(prefixes) <= FEW:
         for p in prefixes:
-            draft.add(f" -d {text.cidr(family, p)}{end}")
+            draft.add(f"{text.to(family, p)}{end}")
         return
     name = sets.add(family, prefixes)
     for block in tops([trie.Entry(p.value, p.length, None) for p in prefixes], family):
-        where = text.cidr(family, Prefix(block.value, block.length))
-        draft.add(f" -d {where} -m set --match-set {name} dst{end}")
+        where = text.to(family, Prefix(block.value, block.length))
+        draft.add(f"{where} -m set --match-set {name} dst{end}")
 
 
 class _Writer:
@@ -88,7 +88,7 @@ class _Writer:
         if guard is not None:
             kinds.add(Refusal.DROP)
         end = self._end(kinds.pop()) if len(kinds) == 1 else f" -g {self._parted(item, guard, refusing)}"
-        draft.add(f"{address}{port}{note}{end}", item.origin)
+        draft.add(f"{address}{port}{end}", item.origin, note)
 
     def _parted(
         self, frontend: Frontend, guard: str | None, refusing: Sequence[tuple[Route, Refusal]]

@@ -113,7 +113,7 @@ class _Policy:
         if enforcement.isolated:
             for rule in enforcement.rules:
                 self._rule(after, rule, side, " -j RETURN")
-            after.add(f"{self._comment(enforcement.origins)} -j DROP", origin)
+            after.add(" -j DROP", origin, self._comment(enforcement.origins))
         else:
             for rule in enforcement.baseline:
                 self._rule(after, rule, side, " -j DROP" if rule.verdict is Verdict.DENY else " -j RETURN")
@@ -141,7 +141,7 @@ class _Policy:
             where, match = member
         note = self._comment((rule.origin,)) if rule.origin is not None else ""
         for ports in [""] if rule.protocol is None else text.dports(rule.protocol, rule.ports):
-            draft.add(f"{where}{ports}{match}{note}{end}", rule.origin)
+            draft.add(f"{where}{ports}{match}{end}", rule.origin, note)
 
     def _comment(self, origins: Iterable[Origin | None]) -> str:
         """All objects that caused a rule, as far as there is room."""

@@ -14,6 +14,7 @@ from k8snetc.ir.types import Family, Origin, Prefix
 INLINE = 1
 """Up to so many prefixes are written into the rule instead of a set."""
 _LEAST = 65536  # ipset's default maxelem
+_MEMORY = 1 << 20  # memory is taken as clients come
 
 
 class Sets:
@@ -36,12 +37,10 @@ class Sets:
     def add_memory(self, family: Family, *identity: str) -> str:
         """The name of a set of clients that rules fill; its elements time out as the adding rule says.
 
-        When it is full, a new client takes the place of a random one (`forceadd`).
+        When it is full, new clients are not remembered, until others time out.
         """
         name = names.hashed("A", str(family.value), *identity)
-        self._made[name] = IpSet(
-            name, "hash:ip", family, f"maxelem {_LEAST} timeout 0 forceadd", dynamic=True
-        )
+        self._made[name] = IpSet(name, "hash:ip", family, f"maxelem {_MEMORY} timeout 0", dynamic=True)
         return name
 
     @property

@@ -54,6 +54,11 @@ def cidr(family: Family, prefix: Prefix) -> str:
     return f"{value_text(family, prefix.value)}/{prefix.length}"
 
 
+def to(family: Family, prefix: Prefix) -> str:
+    """Matches destinations in the prefix; nothing where that is every address, as iptables-save prints it."""
+    return f" -d {cidr(family, prefix)}" if prefix.length else ""
+
+
 def network(one: Network) -> str:
     """A network as `-s` and `-d` are printed."""
     return f"{address(one.network_address)}/{one.prefixlen}"

@@ -49,14 +49,12 @@ class Branch(Generic[T]):
 Node = Leaf[T] | Branch[T]
 
 
-def build(
-    entries: Sequence[Entry[T]], bits: int, *, leaf: int = LEAF, levels: int = LEVELS, top: int | None = None
-) -> Node[T]:
+def build(entries: Sequence[Entry[T]], bits: int, *, leaf: int = LEAF, levels: int = LEVELS) -> Node[T]:
     """The tree over entries, which are sorted by value and whose blocks are equal or disjoint.
 
-    `bits` is the length of the numbers; `top` is the LEVELS of the root alone. At least one entry.
+    `bits` is the length of the numbers. At least one entry.
     """
-    return _Builder(entries, bits, leaf, levels).node(0, len(entries), top if top is not None else levels)
+    return _Builder(entries, bits, leaf, levels).node(0, len(entries), levels)
 
 
 class _Builder(Generic[T]):
