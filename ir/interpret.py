@@ -226,14 +226,15 @@ class Interpreter:
         ]
         return self._deliver(packet, deliveries, tuple(steps))
 
-    @staticmethod
-    def _endpoint(packet: Packet, endpoint: Endpoint, action: Balance) -> Delivery:
+    def _endpoint(self, packet: Packet, endpoint: Endpoint, action: Balance) -> Delivery:
+        # What ends at the node itself never leaves it, and so is not masqueraded on the way out.
+        stays = packet.sender is not Sender.NODE and endpoint.address in self._node_addresses
         hairpin = endpoint.address == packet.source
         return Delivery(
             endpoint.address,
             endpoint.port,
             translated=True,
-            masqueraded=action.masquerade or hairpin,
+            masqueraded=not stays and (action.masquerade or hairpin),
             origin=endpoint.origin,
         )
 

@@ -41,6 +41,7 @@ _OUTCOMES = {
     errno.ECONNRESET: Outcome.RESET,
     errno.EPIPE: Outcome.RESET,
     errno.EPERM: Outcome.TIMEOUT,  # dropped by the sender's own kernel
+    errno.ENOBUFS: Outcome.TIMEOUT,  # the same, by a program at tc egress
     errno.ETIMEDOUT: Outcome.TIMEOUT,
 }
 

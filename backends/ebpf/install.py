@@ -1,0 +1,194 @@
+"""The eBPF back end's grip on the kernel: desired and observed states, and the steps between them.
+
+Knows: the order in which a generation replaces another. Must not know journals, locks, people.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from k8snetc.backends.ebpf import generation, hooks, node, state
+from k8snetc.backends.ebpf.lower import lower
+from k8snetc.backends.ebpf.pins import FOLDER, Entry, leftovers, remove
+from k8snetc.backends.ebpf.state import Attachment, State
+from k8snetc.backends.target import Change, InstallError, InstallOptions, Step
+from k8snetc.ir.types import Program
+
+_CGROUPS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+
+
+def target(options: InstallOptions) -> EbpfTarget:
+    """The target for these options."""
+    return EbpfTarget(options)
+
+
+class EbpfTarget:
+    """See `k8snetc.backends.target.Target`."""
+
+    name = "ebpf"
+
+    def __init__(self, options: InstallOptions) -> None:
+        self._options = options
+        self._folder = FOLDER
+
+    # --- states ---
+
+    def desired(self, program: Program) -> State:
+        """The program on this node, with its interfaces and addresses as they are now."""
+        facts = node.facts()
+        uplinks = facts.uplinks(self._options.uplinks, program.node.addresses)
+        pods = facts.pods(self._options.pod_interfaces, uplinks)
+        path = self._cgroup()
+        number = None if path is None else os.stat(path).st_ino
+        return state.state_of(lower(program), program, facts, node.Sites(uplinks, pods, number))
+
+    def empty(self) -> State:
+        """Nothing of ours."""
+        return State()
+
+    def grounded(self, goal: State, before: State) -> State:
+        """Settings that the goal does not speak of are put back."""
+        known = dict(goal.sysctls)
+        return _with(goal, sysctls=tuple((k, known.get(k, v)) for k, v in before.sysctls))
+
+    def observe(self) -> State:
+        """The generation in force, and what is attached."""
+        found = generation.read(Entry(self._folder))
+        one = found[0] if found else State()
+        attached = tuple(sorted(hooks.attached(self._folder)))
+        return _with(one, attachments=attached, sysctls=_sysctls())
+
+    def dump(self, state_: State) -> bytes:
+        """For the journal."""
+        return state.dump(state_)
+
+    def load(self, data: bytes) -> State:
+        """From the journal."""
+        return state.load(data)
+
+    # --- from one to the other ---
+
+    def changes(self, live: State, goal: State) -> tuple[Change, ...]:
+        """The differences, table by table."""
+        from k8snetc.backends.ebpf.changes import changes
+
+        return tuple(changes(live, goal))
+
+    def steps(self, live: State, goal: State) -> Sequence[Step]:
+        """A new generation beside the old one, one switch, then the attachments, then what is left of the old one.
+
+        Where nothing was attached before, nothing is in force until the switch is made and the hooks are attached.
+        """
+        entry = Entry(self._folder)
+        out: list[Step] = [Step("collect leftovers", lambda: _collect(self._folder))]
+        if not goal.source:
+            out += [_detach(a, self._folder) for a in live.attachments]
+            out.append(Step("remove programs and tables", lambda: remove(self._folder)))
+            out += _settings(live, goal)
+            return out
+        out += _settings(live, goal)
+        if _program(live) != _program(goal):
+            rows = goal.rows()
+            out.append(Step("load the entry programs", entry.create))
+            out.append(Step(f"load a generation of {rows} rows", lambda: _load(goal, entry), rows))
+            out.append(Step("switch", lambda: _switch(goal, entry), 1))
+        cgroup = self._cgroup()
+        for attachment in goal.attachments:
+            if attachment not in live.attachments:
+                out.append(_attach(attachment, cgroup, self._folder))
+        out += [_detach(a, self._folder) for a in live.attachments if a not in goal.attachments]
+        if _program(live) != _program(goal):
+            out.append(Step("free the old generation", lambda: generation.forget(entry)))
+        return out
+
+    def cut(self, old: Program | None, new: Program) -> int:
+        """Forget flows to endpoints that are gone; what policy denies is judged again by the programs themselves."""
+        from k8snetc.backends.ebpf.cut import cut
+
+        return cut(new, Entry(self._folder))
+
+    def warnings(self) -> tuple[str, ...]:
+        """Nothing runs before a program at tc ingress and cgroup hooks, other than programs of the same kind."""
+        return ()
+
+    def _cgroup(self) -> str | None:
+        if self._options.no_cgroup:
+            return None
+        if self._options.cgroup is not None:
+            path = Path(self._options.cgroup)
+            if not (path / "cgroup.procs").exists():
+                raise InstallError(f"--cgroup {path}: not a folder of the cgroup2 file system")
+            return str(path)
+        for found in _CGROUPS:
+            if (Path(found) / "cgroup.controllers").exists():
+                return found
+        raise InstallError(
+            "there is no cgroup2 file system: mount it, name one with --cgroup, or use --no-cgroup"
+        )
+
+
+def _with(
+    one: State,
+    *,
+    attachments: tuple[Attachment, ...] | None = None,
+    sysctls: tuple[tuple[str, str], ...] | None = None,
+) -> State:
+    return State(
+        one.source,
+        one.constants,
+        one.profiles,
+        one.tables,
+        one.attachments if attachments is None else attachments,
+        one.sysctls if sysctls is None else sysctls,
+        one.comments,
+    )
+
+
+def _program(one: State) -> State:
+    """What a generation is: all but its attachments and settings."""
+    return _with(one, attachments=(), sysctls=())
+
+
+def _sysctls() -> tuple[tuple[str, str], ...]:
+    return tuple((key, Path("/proc/sys", key).read_text("ascii").strip()) for key in state.SYSCTLS)
+
+
+def _settings(live: State, goal: State) -> list[Step]:
+    known = dict(live.sysctls)
+
+    def write(key: str, value: str) -> Step:
+        name = key.replace("/", ".")
+        return Step(f"{name} = {value}", lambda: void(Path("/proc/sys", key).write_text(value, "ascii")))
+
+    return [write(k, v) for k, v in goal.sysctls if known.get(k) != v]
+
+
+def void(_: object) -> None:
+    """Drop a result."""
+
+
+def _collect(folder: Path) -> None:
+    for path in (*leftovers(folder), *hooks.stale(folder)):
+        remove(path)
+
+
+def _load(goal: State, entry: Entry) -> None:
+    found = generation.read(entry)
+    generation.install(goal, entry, found[1] + 1 if found else 1)
+
+
+def _switch(goal: State, entry: Entry) -> None:
+    """Switch to the loaded generation, once: the step may be repeated."""
+    found = generation.read(entry)
+    if found is None or found[0] != _program(goal):
+        entry.switch(1 - entry.current())
+
+
+def _attach(attachment: Attachment, cgroup: str | None, folder: Path) -> Step:
+    return Step(f"attach {attachment.hook}", lambda: hooks.attach(attachment, cgroup, folder), 1)
+
+
+def _detach(attachment: Attachment, folder: Path) -> Step:
+    return Step(f"detach {attachment.hook}", lambda: hooks.detach(attachment, folder), 1)

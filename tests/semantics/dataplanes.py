@@ -1,0 +1,43 @@
+"""The back ends that the semantics tests run on, and how one is put on a node of the lab.
+
+Knows: names of back ends and their variants. Must not know: rules or programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from k8snetc.backends.target import InstallOptions, target_for
+from k8snetc.ir.types import Program
+from k8snetc.lab.cluster import Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Dataplane:
+    """A back end with the options that it is installed with. `name` is for test ids."""
+
+    name: str
+    backend: str
+    options: InstallOptions = field(default_factory=InstallOptions)
+
+
+ALL = (
+    Dataplane("iptables-legacy", "iptables", InstallOptions(iptables="legacy")),
+    Dataplane("iptables-nft", "iptables", InstallOptions(iptables="nft")),
+)
+
+
+def install(cluster: Cluster, dataplane: Dataplane, programs: Mapping[str, Program]) -> None:
+    """Bring each node from whatever is on it to its program."""
+    for node, program in programs.items():
+        cluster.call(f"node/{node}", _install_here, dataplane, program)
+
+
+def _install_here(dataplane: Dataplane, program: Program) -> None:
+    target = target_for(dataplane.backend, dataplane.options)
+    goal = target.desired(program)
+    for step in target.steps(target.observe(), goal):
+        step.run()
+    left = target.changes(target.observe(), goal)
+    assert not left, f"what is installed differs from what was meant: {left[:3]}"
