@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import yaml
@@ -104,3 +106,8 @@ def test_packets(lab: Cluster, case: Case, backend: str) -> None:
         if result.outcome is not outcome or not what.allows(result)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_table_of_semantics_names_every_case_and_no_other() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "semantics.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"policy:([a-z0-9-]+)", table)) == {c.name for c in CASES}
