@@ -19,25 +19,32 @@ class Dataplane:
 
     name: str
     backend: str
+    lets_in: bool = True  # whether it can open a port that somebody else's rule closes
     options: InstallOptions = field(default_factory=InstallOptions)
 
 
 ALL = (
-    Dataplane("iptables-legacy", "iptables", InstallOptions(iptables="legacy")),
-    Dataplane("iptables-nft", "iptables", InstallOptions(iptables="nft")),
+    Dataplane("iptables-legacy", "iptables", options=InstallOptions(iptables="legacy")),
+    Dataplane("iptables-nft", "iptables", options=InstallOptions(iptables="nft")),
 )
 
 
-def install(cluster: Cluster, dataplane: Dataplane, programs: Mapping[str, Program]) -> None:
-    """Bring each node from whatever is on it to its program."""
+def install(
+    cluster: Cluster,
+    dataplane: Dataplane,
+    programs: Mapping[str, Program],
+    old: Mapping[str, Program] | None = None,
+) -> None:
+    """Bring each node from whatever is on it to its program. `old`: what ran there before, if known."""
     for node, program in programs.items():
-        cluster.call(f"node/{node}", _install_here, dataplane, program)
+        cluster.call(f"node/{node}", _install_here, dataplane, program, (old or {}).get(node))
 
 
-def _install_here(dataplane: Dataplane, program: Program) -> None:
+def _install_here(dataplane: Dataplane, program: Program, old: Program | None) -> None:
     target = target_for(dataplane.backend, dataplane.options)
     goal = target.desired(program)
     for step in target.steps(target.observe(), goal):
         step.run()
     left = target.changes(target.observe(), goal)
     assert not left, f"what is installed differs from what was meant: {left[:3]}"
+    target.cut(old, program)
