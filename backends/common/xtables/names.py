@@ -5,7 +5,7 @@ Knows: prefixes, lengths, hashes. Must not know: what is named.
 
 from __future__ import annotations
 
-from base64 import b32encode
+from base64 import b64encode
 from collections.abc import Iterable
 from hashlib import blake2b
 
@@ -16,15 +16,13 @@ LIMIT = 28
 
 
 def hashed(kind: str, *identity: str) -> str:
-    """`K8SNETC-<kind>-<hash>`: equal for equal identities only (80 bits of BLAKE2b), stable for ever.
+    """`K8SNETC-<kind>-<hash>`: equal for equal identities only (96 bits of BLAKE2b), stable for ever.
 
     Parts are length-prefixed before they are hashed, so that no two lists of parts read the same.
     """
     text = "".join(f"{len(part)}:{part}" for part in identity)
-    digest = b32encode(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).digest()).decode(
-        "ascii"
-    )
-    return f"{PREFIX}{kind}-{digest}"
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+    return f"{PREFIX}{kind}-{b64encode(digest, b'._').decode('ascii')}"
 
 
 def content(kind: str, lines: Iterable[str]) -> str:

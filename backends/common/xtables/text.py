@@ -109,7 +109,9 @@ def probability(weight: int, total: int) -> str:
 
 def comment(text: str) -> str:
     """A comment match; what is not printable ASCII becomes `?`, what is too long loses its middle."""
-    clean = "".join(c if " " <= c <= "~" else "?" for c in text)
+    clean = text
+    if not (text.isascii() and text.isprintable()):
+        clean = "".join(c if " " <= c <= "~" else "?" for c in text)
     if len(clean) > COMMENT_LIMIT:
         half = (COMMENT_LIMIT - 3) // 2
         clean = f"{clean[:half]}...{clean[-half:]}"

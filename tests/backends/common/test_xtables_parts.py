@@ -23,7 +23,7 @@ from k8snetc.ir.types import Family, Origin, PortRange, Prefix, Protocol
 def test_names_are_short_and_of_harmless_characters(identity: list[str], kind: str) -> None:
     name = names.hashed(kind, *identity)
     assert len(name) <= names.LIMIT
-    assert set(name) <= set(string.ascii_uppercase + string.digits + "-")
+    assert set(name) <= set(string.ascii_letters + string.digits + "-._")
     assert name == names.hashed(kind, *identity)
 
 

@@ -107,7 +107,7 @@ def test_every_name_is_ours_and_short() -> None:
     for name in names_of(lower(cluster(300, 20))):
         assert name.startswith("K8SNETC-")
         assert len(name) <= LIMIT
-        assert re.fullmatch(r"[A-Z0-9.-]+", name)
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
 
 
 def test_nothing_from_a_manifest_is_read_as_a_rule() -> None:
