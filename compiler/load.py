@@ -118,9 +118,9 @@ def trees(file: str, data: bytes) -> Iterator[Tree | Flaw]:
             "save the file as UTF-8, or leave it out",
         )
         return
-    from k8snetc.compiler import read_yaml
+    from k8snetc.compiler import read_yaml_fast
 
-    yield from read_yaml.read(text.replace("\r\n", "\n") if "\r" in text else text)
+    yield from read_yaml_fast.read(text.replace("\r\n", "\n") if "\r" in text else text)
 
 
 # --- files -----------------------------------------------------------------------------------------------------

@@ -184,13 +184,18 @@ class YamlTree(Tree):
 def read(text: str) -> Iterator[Tree | Flaw]:
     """The documents of a YAML stream, in order, with the flaws of those that can't be read. Empty ones are left out."""
     for first, part in split(text):
-        if not part.strip():
-            continue
-        builder = _Builder(first)
-        for line, value in builder.run(part):
-            if value is not None:
-                yield YamlTree(line, value, tuple(builder.item_lines), text=part, first=first)
-        yield from builder.flaws
+        yield from read_one(first, part)
+
+
+def read_one(first: int, part: str) -> Iterator[Tree | Flaw]:
+    """The same for what stands between two `---`, of which `first` is the first line."""
+    if not part.strip():
+        return
+    builder = _Builder(first)
+    for line, value in builder.run(part):
+        if value is not None:
+            yield YamlTree(line, value, tuple(builder.item_lines), text=part, first=first)
+    yield from builder.flaws
 
 
 class _Stop(Exception):  # noqa: N818 - not an error: a flaw has been noted, the rest of the document is not read

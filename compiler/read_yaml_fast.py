@@ -1,0 +1,270 @@
+"""Large YAML, as programs print it, read by rapidyaml: several times as fast as libyaml's events in Python.
+
+Knows: which texts mean the same to rapidyaml and to Kubernetes. Must not know: what YAML means; that is `read_yaml`,
+to which everything goes that is not known to be harmless. A property-based test compares the two.
+
+rapidyaml gives JSON, in which `y`, `0777` and `1_000` are text; it repairs some broken YAML silently and keeps a key
+that is there twice. So only those parts of a text (documents, or items of a List as kubectl prints it) go to it that
+consist of harmless lines: plain keys; values that are words, decimal numbers, addresses or quoted ASCII; indentation
+that can be read in one way only. And only if there are as many keys in the JSON as in the value that it makes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import orjson
+
+from k8snetc.compiler import read_yaml
+from k8snetc.compiler.document import FieldPath, Flaw, JsonValue, Tree
+
+WORTH: Final = 200_000  # characters of a text from which on this pays
+CHUNK: Final = 2_000_000  # characters that are read at a time, so that memory does not grow with the file
+
+# Words that one of the two takes for something else than text.
+_WORDS = (
+    "y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF|true|True|TRUE|false|False|FALSE|null|Null|NULL"
+    "|(?i:nan|inf|infinity)"
+)
+_KEY = rf"(?!(?:{_WORDS}):)[A-Za-z_][A-Za-z0-9_./-]*+"
+_PLAIN = r"(?:[A-Za-z0-9_./@%+=~-]++|:(?=[!-~]))"
+_VALUE = "|".join(
+    (
+        rf"(?!(?:{_WORDS})\n)[A-Za-z_/]{_PLAIN}*+(?: {_PLAIN}++)*+",  # names, words, paths
+        r"-?(?:0|[1-9][0-9]{0,17})",  # decimal numbers
+        r"\{\}|\[\]|true|false|null",
+        r"[0-9]++(?:\.[0-9]++){2,}+(?:[:/][0-9]++)?",  # IPv4 addresses, versions
+        r"[0-9][0-9a-f]{0,3}(?::[0-9a-f]{0,4}){2,7}(?<!:)(?:/[0-9]{1,3})?",  # IPv6 addresses
+        r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",  # UUIDs
+        r"[0-9]{1,15}(?:m|Ki|Mi|Gi|Ti|s)",  # quantities, times
+        r"'[ !-&(-~]*+'",
+        r'"(?:[ !#-\[\]-~]|\\["\\nt])*+"',
+    )
+)
+# A line with a value is followed by none that is indented more than its key: that would go on with the value.
+_LITERAL = r"\|-?\n(?P<text>(?P=a) {1,8}+)[!-~][ -~]*+\n(?:(?P=text)[ -~]*+\n)*+"
+_ENTRY = rf"{_KEY}:(?: (?:{_VALUE})\n(?!(?P=a) )|\n| {_LITERAL})"
+_ITEM = rf"- (?:{_KEY}:(?: (?:{_VALUE})\n(?!(?P=a)   )|\n)|(?:{_VALUE})\n(?!(?P=a) ))"
+_HARMLESS: Final = re.compile(rf"(?:(?P<a> {{0,60}}+)(?:{_ENTRY}|{_ITEM})|#[ -~]*+\n)*+")
+
+
+def read(text: str) -> Iterator[Tree | Flaw]:
+    """What `read_yaml.read` yields; a List as several, each with some of its items."""
+    if len(text) < WORTH:
+        yield from read_yaml.read(text)
+        return
+    batch: list[_Part] = []
+    size = 0
+    for first, part in read_yaml.split(text):
+        if not part.strip():
+            continue
+        items = _list(first, part)
+        if items is not None:
+            yield from _documents(batch)
+            batch, size = [], 0
+            yield from items
+            continue
+        batch.append(_Part(first, part))
+        size += len(part)
+        if size > CHUNK:
+            yield from _documents(batch)
+            batch, size = [], 0
+    yield from _documents(batch)
+
+
+class _Part(NamedTuple):
+    """A document, or an item of a List, and the line of the file where its text begins."""
+
+    first: int
+    text: str
+
+
+# --- many documents ----------------------------------------------------------------------------------------------
+
+
+def _documents(parts: list[_Part]) -> Iterator[Tree | Flaw]:
+    """The documents, in order; the harmless ones of them by rapidyaml."""
+    texts = [part.text.removeprefix("\n") for part in parts]
+    texts = [text if text.endswith("\n") else f"{text}\n" for text in texts]
+    harmless = [bool(_HARMLESS.fullmatch(text)) for text in texts]
+    # Two empty documents more: of one document alone rapidyaml makes no list.
+    chosen = [text for text, good in zip(texts, harmless, strict=True) if good]
+    values = _rapid("---\n" + "---\n".join([*chosen, "{}\n", "{}\n"]), len(chosen) + 2) if chosen else None
+    at = 0
+    for part, good in zip(parts, harmless, strict=True):
+        value: JsonValue = None
+        if good and values is not None:
+            value = values[at]
+            at += 1
+        if not isinstance(value, dict) or "items" in value:
+            yield from read_yaml.read_one(part.first, part.text)
+            continue
+        blank = len(part.text) - len(part.text.lstrip("\n"))
+        yield read_yaml.YamlTree(
+            part.first + _start(part.text, blank), value, text=part.text, first=part.first
+        )
+
+
+def _start(text: str, at: int) -> int:
+    """Lines before the first one that is neither blank nor a comment."""
+    while text.startswith("#", at):
+        at = text.index("\n", at) + 1
+    return text.count("\n", 0, at)
+
+
+# --- one List, as kubectl prints it --------------------------------------------------------------------------------
+
+_HEAD: Final = re.compile(r"(?:\n?(?:#[^\n]*\n)*)(?:[A-Za-z]+: [^\n]*\n)*items:\n(?=- )")
+_TAIL: Final = re.compile(r"\n(?=[^\- \n])")
+
+
+def _list(first: int, text: str) -> Iterator[Tree | Flaw] | None:
+    """The List, some items at a time; None where it is laid out otherwise, or an item can't be read alone."""
+    head = _HEAD.match(text)
+    if head is None:
+        return None
+    tail = _TAIL.search(text, head.end())
+    end = tail.start() + 1 if tail else len(text)
+    frame = list(read_yaml.read_one(first, f"{text[: head.end() - 1]} []\n{text[end:]}"))
+    if len(frame) != 1 or isinstance(frame[0], Flaw) or not isinstance(frame[0].value, dict):
+        return None
+    line = first + text.count("\n", 0, head.end())
+    items: list[_Item] = []
+    at = head.end()
+    while at < end:
+        following = text.find("\n- ", at, end)
+        stop = end if following < 0 else following + 1
+        part = _Part(line, text[at:stop])
+        item = _item(part)
+        if item is None:
+            return None
+        items.append(item)
+        line += part.text.count("\n")
+        at = stop
+    return _trees(items, frame[0].value, frame[0].line)
+
+
+class _Item(NamedTuple):
+    """An item of a List. What rapidyaml can't be trusted with has been read already."""
+
+    part: _Part
+    harmless: bool
+    value: JsonValue = None
+
+
+def _item(part: _Part) -> _Item | None:
+    if _HARMLESS.fullmatch(part.text):
+        return _Item(part, harmless=True)
+    value = _alone(part)
+    return None if value is None else _Item(part, harmless=False, value=value[0])
+
+
+def _alone(part: _Part) -> list[JsonValue] | None:
+    """An item, in its list, by `read_yaml`; None if it needs the rest of the text (an alias), or is broken."""
+    found = list(read_yaml.read_one(part.first, part.text))
+    if len(found) != 1 or isinstance(found[0], Flaw):
+        return None
+    value = found[0].value
+    return value if isinstance(value, list) and len(value) == 1 else None
+
+
+def _trees(items: list[_Item], envelope: dict[str, JsonValue], line: int) -> Iterator[Tree | Flaw]:
+    batch: list[_Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item.part.text)
+        if size > CHUNK:
+            yield from _tree(batch, envelope, line)
+            batch, size = [], 0
+    yield from _tree(batch, envelope, line)
+
+
+def _tree(items: list[_Item], envelope: dict[str, JsonValue], line: int) -> Iterator[Tree | Flaw]:
+    """A List of these items."""
+    texts = [item.part.text for item in items if item.harmless]
+    values = _rapid("".join(texts), len(texts)) if texts else []
+    rapid = iter(values or ())
+    found: list[JsonValue] = []
+    parts: list[_Part] = []
+    for item in items:
+        value = item.value
+        if item.harmless and values is not None:
+            value = next(rapid)
+        elif item.harmless:
+            alone = _alone(item.part)
+            if alone is None:  # broken after all: the meaning of YAML says how
+                yield from (t for t in read_yaml.read_one(*item.part) if isinstance(t, Flaw))
+                continue
+            value = alone[0]
+        found.append(value)
+        parts.append(item.part)
+    yield ListTree(line, {**envelope, "items": found}, tuple(part.first for part in parts), parts=parts)
+
+
+@dataclass(slots=True)
+class ListTree(Tree):
+    """Some items of a List. An item is read once more, with lines, when one of its fields is asked for."""
+
+    parts: list[_Part] = field(default_factory=list)
+
+    def locate(self, path: FieldPath) -> int:
+        """The line of a field, or of the deepest part of its path that exists."""
+        if len(path) < 2 or not isinstance(path[1], int):
+            return self.line
+        part = self.parts[path[1]]
+        tree = read_yaml.YamlTree(part.first, None, text=part.text, first=part.first)
+        return tree.locate((0, *path[2:]))
+
+
+# --- rapidyaml -------------------------------------------------------------------------------------------------------
+
+
+def _rapid(text: str, number: int) -> list[JsonValue] | None:
+    """The values of a text that is one sequence or several documents; None if there is any doubt of them."""
+    import ryml
+
+    try:
+        with _silence():
+            tree = ryml.parse_in_arena(text.encode("ascii"))
+            form = ryml.emit_json(tree).encode()
+        values: JsonValue = orjson.loads(form)
+    except (
+        ryml.ExceptionBasic,
+        ryml.ExceptionParse,
+        ryml.ExceptionVisit,
+        orjson.JSONDecodeError,
+        UnicodeError,
+    ):
+        return None
+    # A key that is there twice is lost in the value. Strings may hold `":` too, but then both sides do.
+    if (
+        not isinstance(values, list)
+        or len(values) != number
+        or form.count(b'":') != orjson.dumps(values).count(b'":')
+    ):
+        return None
+    return values
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep rapidyaml from writing its own account of an error to file descriptor 2 before it raises it."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # there is no standard error to write to
+        yield
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
