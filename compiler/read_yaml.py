@@ -316,6 +316,8 @@ class _Builder:
                 self.flaws.append(template)
             raise _Stop
         path = self._child_path()
+        if path == ("items",):
+            self.item_lines = []
         if self._record and self._stack and isinstance(self._stack[-1].value, list):
             self.lines[path] = self._line(event)
         if event.anchor:

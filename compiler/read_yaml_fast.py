@@ -31,26 +31,28 @@ _WORDS = (
     "y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF|true|True|TRUE|false|False|FALSE|null|Null|NULL"
     "|(?i:nan|inf|infinity)"
 )
-_KEY = rf"(?!(?:{_WORDS}):)[A-Za-z_][A-Za-z0-9_./-]*+"
-_PLAIN = r"(?:[A-Za-z0-9_./@%+=~-]++|:(?=[!-~]))"
+# Atomic groups where possessive quantifiers would read better: Python 3.11.2 matches too much with those
+# (python/cpython issue 106052), and that is Debian 12's Python.
+_KEY = rf"(?!(?:{_WORDS}):)(?>[A-Za-z_][A-Za-z0-9_./-]*)"
+_PLAIN = r"(?:[A-Za-z0-9_./@%+=~-]|:(?=[!-~]))"
 _VALUE = "|".join(
     (
-        rf"(?!(?:{_WORDS})\n)[A-Za-z_/]{_PLAIN}*+(?: {_PLAIN}++)*+",  # names, words, paths
+        rf"(?!(?:{_WORDS})\n)(?>[A-Za-z_/]{_PLAIN}*(?: {_PLAIN}+)*)",  # names, words, paths
         r"-?(?:0|[1-9][0-9]{0,17})",  # decimal numbers
         r"\{\}|\[\]|true|false|null",
-        r"[0-9]++(?:\.[0-9]++){2,}+(?:[:/][0-9]++)?",  # IPv4 addresses, versions
+        r"(?>[0-9]+(?:\.[0-9]+){2,})(?:[:/][0-9]+)?",  # IPv4 addresses, versions
         r"[0-9][0-9a-f]{0,3}(?::[0-9a-f]{0,4}){2,7}(?<!:)(?:/[0-9]{1,3})?",  # IPv6 addresses
         r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",  # UUIDs
         r"[0-9]{1,15}(?:m|Ki|Mi|Gi|Ti|s)",  # quantities, times
-        r"'[ !-&(-~]*+'",
-        r'"(?:[ !#-\[\]-~]|\\["\\nt])*+"',
+        r"'(?>[ !-&(-~]*)'",
+        r'"(?>(?:[ !#-\[\]-~]|\\["\\nt])*)"',
     )
 )
 # A line with a value is followed by none that is indented more than its key: that would go on with the value.
-_LITERAL = r"\|-?\n(?P<text>(?P=a) {1,8}+)[!-~][ -~]*+\n(?:(?P=text)[ -~]*+\n)*+"
+_LITERAL = r"\|-?\n(?P<text>(?P=a)(?> {1,8}))[!-~][ -~]*\n(?>(?:(?P=text)[ -~]*\n)*)"
 _ENTRY = rf"{_KEY}:(?: (?:{_VALUE})\n(?!(?P=a) )|\n| {_LITERAL})"
 _ITEM = rf"- (?:{_KEY}:(?: (?:{_VALUE})\n(?!(?P=a)   )|\n)|(?:{_VALUE})\n(?!(?P=a) ))"
-_HARMLESS: Final = re.compile(rf"(?:(?P<a> {{0,60}}+)(?:{_ENTRY}|{_ITEM})|#[ -~]*+\n)*+")
+_HARMLESS: Final = re.compile(rf"(?>(?:(?P<a>(?> {{0,60}}))(?>{_ENTRY}|{_ITEM})|#[ -~]*\n)*)")
 
 
 def read(text: str) -> Iterator[Tree | Flaw]:

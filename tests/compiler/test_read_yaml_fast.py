@@ -96,7 +96,7 @@ SIMPLE_LINES = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(lines(), max_size=8))
 def test_any_lines(some: list[str]) -> None:
     check("\n".join(some) + "\n")
