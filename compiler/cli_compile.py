@@ -117,8 +117,10 @@ def _printer() -> Watch:
 def _artifacts(compiled: Compiled, backend: str, *, comments: bool) -> tuple[Artifact, ...]:
     from k8snetc.backends.base import EmitOptions
     from k8snetc.backends.registry import load
+    from k8snetc.compiler.output import marked_assumed
 
-    return load(backend).compile(compiled.program, EmitOptions(comments=comments))
+    artifacts = load(backend).compile(compiled.program, EmitOptions(comments=comments))
+    return marked_assumed(artifacts) if compiled.program.assumed else artifacts
 
 
 @click.command("check")

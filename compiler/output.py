@@ -21,6 +21,20 @@ def stream(artifacts: Sequence[Artifact]) -> str:
     return "".join(f"# ---- {a.name} ----\n{a.text}" for a in artifacts)
 
 
+ASSUMED = "Addresses are assumed (--assume-addresses): for review, not for a node."
+
+
+def marked_assumed(artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
+    """The artifacts, each with a first line that says that its addresses are made up.
+
+    The line is a comment where the format has any; elsewhere it keeps the file from being loaded.
+    """
+    return tuple(
+        Artifact(a.name, f"{'//' if a.name.endswith(('.c', '.h')) else '#'} {ASSUMED}\n{a.text}")
+        for a in artifacts
+    )
+
+
 def write(folder: Path, artifacts: Sequence[Artifact]) -> None:
     """Write each artifact to `folder`, which is made. A file is replaced at once or not at all.
 

@@ -1,0 +1,1194 @@
+/* Made by k8snetc from manifests: what this node does to packets, and no more. Do not edit.
+
+   On: IPv4, frontends4, nodeports4, sources4, refuses4, rejects4, detects4
+   Off: affinity4, policy4, IPv6, sctp, localhost, detects_interface, port_sets */
+
+/* --- types: what the kernel passes in, as its ABI defines it; no kernel headers are needed ------------- */
+
+typedef signed char __s8;
+typedef unsigned char __u8;
+typedef short __s16;
+typedef unsigned short __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long __s64;
+typedef unsigned long long __u64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u64 __be64;
+typedef __u16 __sum16;
+typedef __u32 __wsum;
+
+enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PROG_ARRAY = 3, BPF_MAP_TYPE_PERCPU_HASH = 5,
+       BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_LRU_HASH = 9, BPF_MAP_TYPE_LPM_TRIE = 11,
+       BPF_MAP_TYPE_RINGBUF = 27 };
+enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_F_RECOMPUTE_CSUM = 1, BPF_F_INGRESS = 1,
+       BPF_F_PSEUDO_HDR = 16, BPF_F_MARK_MANGLED_0 = 32 };
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+/* The packet, as tc programs see it (struct __sk_buff of linux/bpf.h, its first part). */
+struct __sk_buff {
+	__u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority;
+	__u32 ingress_ifindex, ifindex, tc_index, cb[5], hash, tc_classid, data, data_end;
+};
+
+/* The address that a socket is about to use (struct bpf_sock_addr of linux/bpf.h, its first part). */
+struct bpf_sock_addr {
+	__u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol;
+};
+
+/* A route look-up (struct bpf_fib_lookup of linux/bpf.h). */
+struct bpf_fib_lookup {
+	__u8 family, l4_protocol;
+	__be16 sport, dport;
+	__u16 tot_len;
+	__u32 ifindex;
+	__be32 flowinfo;
+	__be32 src[4];
+	__be32 dst[4];
+	__be16 h_vlan_proto, h_vlan_TCI;
+	__u8 smac[6], dmac[6];
+};
+
+struct ipv4 {
+	__u8 version_ihl, tos;
+	__be16 total_length, id, fragment;
+	__u8 ttl, protocol;
+	__sum16 checksum;
+	__be32 source, destination;
+};
+
+enum { ETH_ALEN = 6, ETH_HLEN = 14, ETH_P_IP = 0x0800, ETH_P_ARP = 0x0806, ETH_P_IPV6 = 0x86DD };
+enum { IPPROTO_HOPOPTS = 0, IPPROTO_ICMP = 1, IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_ROUTING = 43,
+       IPPROTO_FRAGMENT = 44, IPPROTO_AH = 51, IPPROTO_ICMPV6 = 58, IPPROTO_DSTOPTS = 60, IPPROTO_SCTP = 132 };
+enum { AF_INET = 2, AF_INET6 = 10, ECONNREFUSED = 111 };
+enum { PASS = -1, DROP = 2 }; /* verdicts of tc programs: TC_ACT_UNSPEC hands on to the next program, TC_ACT_SHOT */
+
+#define SECOND 1000000000ULL
+#define memcpy __builtin_memcpy
+#define memset __builtin_memset
+
+/* Seconds since boot. */
+static __always_inline __u32 now(void)
+{
+	return bpf_ktime_get_ns() / SECOND;
+}
+
+/* What is true of the whole program; set when it is loaded, constant for the verifier. */
+struct config {
+	__u64 netns;                     /* cookie of the node's network namespace */
+	__u32 generation;                /* which apply this program belongs to */
+	__u32 loopback;                  /* index of the node's loopback interface */
+	__u16 nodeport_first, nodeport_last; /* no NodePort lies outside */
+	__u16 masquerade_first, masquerade_last; /* ports for translated sources: free of the node's own sockets */
+};
+const volatile struct config config SEC(".rodata.config");
+
+/* An interface of the node: what it is, and the address that translated packets carry when they leave by it. */
+struct device {
+	__be32 address4;
+	__be32 address6[4];
+	__u8 mac[ETH_ALEN];
+	__u8 cluster; /* packets that arrive here are from pods of the cluster */
+	__u8 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct device);
+} devices SEC(".maps");
+
+/* A short way between two programs: this packet was made here, do not judge it. Never leaves the node. */
+enum { MARK_OWN = 0x6b386e63 };
+
+enum { SENDER_POD, SENDER_OUTSIDE, SENDER_NODE };
+
+/* What a service does with a client. */
+enum { ACTION_BALANCE, ACTION_REJECT, ACTION_DROP, ACTION_PACKETS };
+struct route {
+	__u32 first, count;  /* its endpoints: this many slots of the table, from here */
+	__u8 action;
+	__u8 masquerade;
+	__u8 pad[2];
+};
+
+/* What a client connects to. Routes: by who sends, [is a pod of the cluster + 2 * is the node].
+   sockets: for a socket of the node [1] or of a pod [0], where who sends can make no difference. */
+struct frontend {
+	__u32 service; /* place of its counters */
+	__u32 sources; /* set of the clients that may use it; 0: everybody */
+	__u32 affinity; /* memory of clients that it shares; 0: none */
+	__u32 timeout;  /* of the affinity, seconds */
+	struct route routes[4];
+	struct route sockets[2];
+};
+
+/* flags of a connection's entry */
+enum {
+	CONN_REPLY = 1,            /* the key is how answers look */
+	CONN_SET_DESTINATION = 2,  /* a packet that arrives gets this destination */
+	CONN_SET_SOURCE = 4,       /* a packet that departs gets this source */
+	CONN_MASQUERADE = 8,       /* ... which is still to be chosen, where it departs */
+	CONN_NODE = 16,            /* the node itself opened it */
+};
+
+/* What a part of the program says to the next, beside PASS and DROP. */
+enum { CONTINUE = 0, REJECT = -2, SERVED = -3 };
+
+/* --- tables, IPv4: filled from the program before the switch, apart from the shared ones ----------------- */
+
+struct address4 {
+	__be32 word[1];
+};
+
+static __always_inline int same4(const struct address4 *a, const struct address4 *b)
+{
+	return a->word[0] == b->word[0];
+}
+
+/* Shared between generations: connections, by the packets' addresses at the hook that asks. */
+struct conn_key4 {
+	struct address4 source, destination;
+	__be16 source_port, destination_port;
+	__u8 protocol, pad[3];
+};
+
+struct conn4 {
+	struct address4 address; /* the new source or destination */
+	__be16 port;
+	__u8 flags, pad;
+	__u32 generation; /* that made it */
+	__u32 seen;       /* seconds since boot */
+	__u32 device;     /* by which the node's own packet was about to leave */
+	__u32 ingress_judged, egress_judged; /* generation whose policy let it pass */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 262144);
+	__type(key, struct conn_key4);
+	__type(value, struct conn4);
+} connections4 SEC(".maps");
+
+/* Shared: both ports of the datagrams whose later fragments are still to come. */
+struct fragment_key4 {
+	struct address4 source, destination;
+	__be32 id;
+	__u8 protocol, pad[3];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct fragment_key4);
+	__type(value, __u32);
+} fragments4 SEC(".maps");
+
+/* The node's own addresses; 1: NodePorts are served there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct address4);
+	__type(value, __u32);
+} node_addresses4 SEC(".maps");
+
+struct network4 {
+	__u32 length; /* of the prefix, in bits */
+	struct address4 address;
+};
+
+/* Address (zero: the node's own), port and protocol -> what a service does there. */
+struct frontend_key4 {
+	struct address4 address;
+	__be16 port;
+	__u8 protocol, pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct frontend_key4);
+	__type(value, struct frontend);
+} frontends4 SEC(".maps");
+
+/* The endpoints of each balancer stand side by side. */
+struct endpoint4 {
+	struct address4 address;
+	__be16 port;
+	__u16 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct endpoint4);
+} endpoints4 SEC(".maps");
+
+/* Shared: what a socket was told to use instead of the service, so that it is told the service's address. */
+struct socket_key4 {
+	__u64 cookie;
+	struct address4 address;
+	__be16 port;
+	__u8 pad[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct socket_key4);
+	__type(value, struct endpoint4);
+} sockets4 SEC(".maps");
+
+/* Source ranges: set and client -> is in it. */
+struct source_key4 {
+	__u32 length; /* of the prefix, in bits, the set's 32 among them */
+	__be32 set;
+	struct address4 address;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct source_key4);
+	__type(value, __u32);
+} sources4 SEC(".maps");
+
+/* Service addresses: what no frontend defines there is rejected or dropped. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct network4);
+	__type(value, __u32);
+} refusals4 SEC(".maps");
+
+/* --- parse, IPv4: which connection a packet belongs to ------------------------------------------------- */
+
+struct packet4 {
+	struct conn_key4 key; /* of an ICMP error: of a packet that goes the same way as the error */
+	struct address4 outer_source, outer_destination;
+	__u16 header;     /* offset of the transport header */
+	__u16 inner;      /* ICMP error: offset of the IP header in it, otherwise 0 */
+	__u16 inner_header; /* ... and of the transport header in that */
+	__u8 protocol;    /* of the packet itself */
+	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
+	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
+	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
+	__u8 link;        /* talk of neighbours on the link, which is below any policy */
+	__u16 length;     /* of the transport part, bytes */
+};
+
+/* Reads the ports of a TCP, UDP or SCTP header, or an echo's identifier. */
+static __always_inline int ports4(struct __sk_buff *skb, struct packet4 *p, __u32 offset, __u8 protocol)
+{
+	__be16 port[2] = {};
+
+	p->key.protocol = protocol;
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+		return 0;
+	if (bpf_skb_load_bytes(skb, offset, port, sizeof(port)))
+		return -1;
+	p->key.source_port = port[0];
+	p->key.destination_port = port[1];
+	return 0;
+}
+
+/* Reads a packet. Returns 0, or -1 when it is malformed. */
+static __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
+{
+	struct ipv4 ip;
+	__be32 id = 0;
+	__u8 protocol;
+	int offset;
+
+	if (!p)
+		return -1;
+	memset(p, 0, sizeof(*p));
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+		return -1;
+	__u32 length = (ip.version_ihl & 0xf) * 4;
+
+	if (ip.version_ihl >> 4 != 4 || length < sizeof(ip) || bpf_ntohs(ip.total_length) < length ||
+	    bpf_ntohs(ip.total_length) + ETH_HLEN > skb->len)
+		return -1;
+	offset = ETH_HLEN + length;
+	protocol = ip.protocol;
+	id = ip.id;
+	if (ip.fragment & bpf_htons(0x1fff))
+		p->fragment = 2;
+	else if (ip.fragment & bpf_htons(0x2000))
+		p->fragment = 1;
+	p->key.source.word[0] = ip.source;
+	p->key.destination.word[0] = ip.destination;
+	p->outer_source = p->key.source;
+	p->outer_destination = p->key.destination;
+	p->protocol = protocol;
+	p->key.protocol = protocol;
+	p->header = offset;
+	p->length = bpf_ntohs(ip.total_length) - length;
+
+	if (p->fragment) {
+		struct fragment_key4 f = {.source = p->key.source, .destination = p->key.destination, .id = id,
+					    .protocol = protocol};
+
+		if (p->fragment == 2) {
+			__u32 *known = bpf_map_lookup_elem(&fragments4, &f);
+
+			if (known)
+				memcpy(&p->key.source_port, known, sizeof(*known));
+			return 0;
+		}
+		if (ports4(skb, p, offset, protocol))
+			return -1;
+		bpf_map_update_elem(&fragments4, &f, &p->key.source_port, BPF_ANY);
+	} else if (ports4(skb, p, offset, protocol)) {
+		return -1;
+	}
+	if (protocol == IPPROTO_TCP) {
+		__u8 flags;
+
+		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
+			return -1;
+		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+	} else if (protocol == IPPROTO_SCTP) {
+		__u8 chunk;
+
+		if (bpf_skb_load_bytes(skb, offset + 12, &chunk, 1))
+			return -1;
+		p->first = chunk == 1; /* INIT */
+	} else if (protocol == IPPROTO_ICMP) {
+		struct ipv4 in;
+		__u8 h[8];
+		int at = offset + 8;
+
+		if (bpf_skb_load_bytes(skb, offset, h, sizeof(h)))
+			return -1;
+		if (h[0] == 8 || h[0] == 0) {
+			memcpy(&p->key.source_port, h + 4, 2);
+			p->key.destination_port = p->key.source_port;
+			p->echo = 1;
+			return 0;
+		}
+		if (h[0] != 3 && h[0] != 11 && h[0] != 12)
+			return 0;
+		/* An error: it belongs to the connection of the packet inside, which went the other way. */
+		if (bpf_skb_load_bytes(skb, at, &in, sizeof(in)))
+			return -1;
+		if (in.version_ihl >> 4 != 4 || (in.version_ihl & 0xf) < 5)
+			return -1;
+		p->inner_header = at + (in.version_ihl & 0xf) * 4;
+		if (in.fragment & bpf_htons(0x1fff))
+			return 0;
+		protocol = in.protocol;
+		p->inner = at;
+		if (ports4(skb, p, p->inner_header, protocol))
+			return -1;
+		if (protocol == IPPROTO_ICMP) {
+			if (bpf_skb_load_bytes(skb, p->inner_header, h, sizeof(h)))
+				return -1;
+			memcpy(&p->key.source_port, h + 4, 2);
+			p->key.destination_port = p->key.source_port;
+		}
+		__be16 port = p->key.source_port;
+
+		p->key.source_port = p->key.destination_port;
+		p->key.destination_port = port;
+		memcpy(&p->key.source, &in.destination, sizeof(p->key.source));
+		memcpy(&p->key.destination, &in.source, sizeof(p->key.destination));
+	}
+	return 0;
+}
+
+/* --- rewrite, IPv4: another source or destination, with every checksum that covers it ------------------- */
+
+/* Swaps `old` for `new` in the checksum at `offset`, for a change of an address (in the pseudo header). */
+static __always_inline int sum_address4(struct __sk_buff *skb, __u32 offset, const struct address4 *old,
+					 const struct address4 *new, __u64 flags)
+{
+	return bpf_l4_csum_replace(skb, offset, old->word[0], new->word[0], flags | BPF_F_PSEUDO_HDR | 4);
+}
+
+/* Writes an address at `offset` of the header at `ip`. */
+static __always_inline int put_address4(struct __sk_buff *skb, __u32 ip, __u32 offset,
+					 const struct address4 *old, const struct address4 *new)
+{
+	if (bpf_l3_csum_replace(skb, ip + 10, old->word[0], new->word[0], 4))
+		return -1;
+	return bpf_skb_store_bytes(skb, ip + offset, new, sizeof(*new), 0);
+}
+
+/* Gives the packet another source (`source` 1) or destination. Returns 0, or -1 when it can't be written. */
+static __noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
+				__be16 port, int source)
+{
+	if (!p || !address)
+		return -1;
+
+	const __u32 offset = source ? 12 : 16;
+	struct address4 new = *address;
+	struct address4 old = source ? p->outer_source : p->outer_destination;
+	__be16 old_port = source ? p->key.source_port : p->key.destination_port;
+	__u32 header = p->header;
+
+	if (p->inner) {
+		/* An ICMP error: the other end of the packet inside, and the outer end if it is the same one. */
+		const __u32 inside = p->inner + (source ? 16 : 12);
+		struct address4 was = source ? p->key.source : p->key.destination;
+		__u32 at = p->inner_header + (source ? 2 : 0);
+
+		if (p->key.protocol == IPPROTO_ICMP)
+			at = p->inner_header + 4;
+		if (old_port != port) {
+			if (bpf_l4_csum_replace(skb, header + 2, old_port, port, 2) ||
+			    bpf_skb_store_bytes(skb, at, &port, sizeof(port), 0))
+				return -1;
+		}
+		/* The header's own checksum takes up the change of the address: ICMP's does not see it. */
+		if (put_address4(skb, p->inner, inside - p->inner, &was, &new))
+			return -1;
+		if (source && !same4(&old, &was))
+			goto done;
+		if (put_address4(skb, ETH_HLEN, offset, &old, &new))
+			return -1;
+		goto done;
+	}
+	if (p->fragment != 2) {
+		if (p->key.protocol == IPPROTO_TCP) {
+			if (sum_address4(skb, header + 16, &old, &new, 0))
+				return -1;
+			if (old_port != port && bpf_l4_csum_replace(skb, header + 16, old_port, port, 2))
+				return -1;
+		} else if (p->key.protocol == IPPROTO_UDP) {
+			if (sum_address4(skb, header + 6, &old, &new, BPF_F_MARK_MANGLED_0))
+				return -1;
+			if (old_port != port &&
+			    bpf_l4_csum_replace(skb, header + 6, old_port, port, BPF_F_MARK_MANGLED_0 | 2))
+				return -1;
+		}
+		if (old_port != port) {
+			__u32 at = header + (source ? 0 : 2);
+
+			if (p->echo) {
+				at = header + 4;
+				if (bpf_l4_csum_replace(skb, header + 2, old_port, port, 2))
+					return -1;
+			}
+			if (bpf_skb_store_bytes(skb, at, &port, sizeof(port), 0))
+				return -1;
+		}
+	}
+	if (put_address4(skb, ETH_HLEN, offset, &old, &new))
+		return -1;
+done:
+	if (source) {
+		p->outer_source = new;
+		p->key.source = new;
+		p->key.source_port = port;
+	} else {
+		p->outer_destination = new;
+		p->key.destination = new;
+		p->key.destination_port = port;
+	}
+	return 0;
+}
+
+/* --- services, IPv4: which frontend, which endpoint ---------------------------------------------------- */
+
+static __always_inline int is_node4(const struct address4 *address)
+{
+	return (address->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
+	       bpf_map_lookup_elem(&node_addresses4, address);
+}
+
+/* The frontend that answers there: one with this very address first, then the node's own ports. */
+static __noinline struct frontend *find_frontend4(const struct address4 *address, __be16 port, __u8 protocol,
+						   int node)
+{
+	struct frontend_key4 key = {.port = port, .protocol = protocol};
+	struct frontend *frontend;
+
+	if (!address)
+		return 0;
+	key.address = *address;
+	frontend = bpf_map_lookup_elem(&frontends4, &key);
+	if (frontend)
+		return frontend;
+	__u16 number = bpf_ntohs(port);
+
+	if (number < config.nodeport_first || number > config.nodeport_last)
+		return 0;
+	if ((address->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000)) {
+		return 0;
+	} else {
+		__u32 *served = bpf_map_lookup_elem(&node_addresses4, address);
+
+		if (!served || !*served)
+			return 0;
+	}
+	memset(&key.address, 0, sizeof(key.address));
+	return bpf_map_lookup_elem(&frontends4, &key);
+}
+
+/* Whether the client may use the frontend (loadBalancerSourceRanges). */
+static __always_inline int in_sources4(__u32 set, const struct address4 *client)
+{
+	struct source_key4 key = {.length = 32 + 32, .set = bpf_htonl(set), .address = *client};
+
+	return bpf_map_lookup_elem(&sources4, &key) != 0;
+}
+
+/* Chooses an endpoint: the client's last one if it must stay there, otherwise any of them. */
+static __noinline int choose4(const struct frontend *frontend, const struct route *route,
+			       const struct address4 *client, struct endpoint4 *chosen)
+{
+	struct endpoint4 *endpoint;
+	__u32 slot;
+
+	if (!frontend || !route || !client || !chosen || !route->count)
+		return -1;
+	slot = route->first + bpf_get_prandom_u32() % route->count;
+	endpoint = bpf_map_lookup_elem(&endpoints4, &slot);
+	if (!endpoint)
+		return -1;
+	*chosen = *endpoint;
+	return 0;
+}
+
+/* What happens to packets for a service address that no frontend defines: an action, or -1 if it is none. */
+static __always_inline int refusal4(const struct address4 *address)
+{
+	struct network4 key = {.length = 32, .address = *address};
+	__u32 *action = bpf_map_lookup_elem(&refusals4, &key);
+
+	return action ? (int)*action : -1;
+}
+
+/* The networks that hold the cluster's pods. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct network4);
+	__type(value, __u32);
+} cluster4 SEC(".maps");
+
+/* Whether a packet is from a pod of the cluster. */
+static __always_inline int from_cluster4(struct __sk_buff *skb, const struct address4 *source)
+{
+	struct network4 key = {.length = 32, .address = *source};
+
+	return bpf_map_lookup_elem(&cluster4, &key) != 0;
+}
+
+/* --- connections, IPv4: what was decided for a connection's first packet holds for all --------------------
+
+   A packet that arrives gets its new destination, one that departs its new source; between them the kernel routes.
+   An entry's key is the packet as the hook sees it. For client C, service S, endpoint E and masquerading address M:
+     C > S arrives:  destination E        E > M arrives:  destination C
+     C > E departs:  source M             E > C departs:  source S                                              */
+
+/* The entry that the packet belongs to, or none. */
+static __noinline struct conn4 *find4(const struct packet4 *p)
+{
+	struct conn4 *c;
+	__u32 time;
+
+	if (!p)
+		return 0;
+	c = bpf_map_lookup_elem(&connections4, &p->key);
+	if (!c)
+		return 0;
+	/* Who asks anew is decided anew when the program changed; and answers do not ask. */
+	if (p->first && (c->generation != config.generation || c->flags & CONN_REPLY))
+		return 0;
+	time = now();
+	if (c->seen != time) {
+		if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_SCTP && time - c->seen > 180)
+			return 0;
+		c->seen = time;
+	}
+	return c;
+}
+
+static __always_inline void reverse4(struct conn_key4 *to, const struct conn_key4 *from)
+{
+	memset(to, 0, sizeof(*to));
+	to->source = from->destination;
+	to->destination = from->source;
+	to->source_port = from->destination_port;
+	to->destination_port = from->source_port;
+	to->protocol = from->protocol;
+}
+
+/* Opens a connection from the packet's sender to the endpoint of a frontend. */
+static __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struct endpoint4 *endpoint,
+			     __u32 flags)
+{
+	struct conn4 c = {};
+	struct conn_key4 forward, reply;
+
+	if (!p || !endpoint)
+		return -1;
+	c.generation = config.generation;
+	c.seen = now();
+	c.device = skb->ifindex;
+
+	forward = p->key;
+	forward.destination = endpoint->address;
+	forward.destination_port = endpoint->port;
+	c.flags = flags & (CONN_NODE | CONN_MASQUERADE);
+	if (bpf_map_update_elem(&connections4, &forward, &c, BPF_ANY))
+		return -1;
+
+	reverse4(&reply, &forward);
+	c.address = p->key.destination;
+	c.port = p->key.destination_port;
+	c.flags = (flags & CONN_NODE) | CONN_REPLY | CONN_SET_SOURCE;
+	if (bpf_map_update_elem(&connections4, &reply, &c, BPF_ANY))
+		return -1;
+
+	c.address = endpoint->address;
+	c.port = endpoint->port;
+	c.flags = (flags & CONN_NODE) | CONN_SET_DESTINATION;
+	return bpf_map_update_elem(&connections4, &p->key, &c, BPF_ANY);
+}
+
+/* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
+static __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struct conn4 *c)
+{
+	__u32 range = config.masquerade_last - config.masquerade_first + 1, index = skb->ifindex;
+	struct device *device = bpf_map_lookup_elem(&devices, &index);
+	struct conn4 back = {};
+	struct conn_key4 key;
+	struct address4 address;
+	__u32 start;
+
+	if (!p || !c || !device)
+		return -1;
+	memcpy(&address, &device->address4, sizeof(address));
+	if (!address.word[0])
+		return -1;
+	if (c->flags & CONN_NODE && same4(&p->key.source, &address)) {
+		c->flags &= ~CONN_MASQUERADE;
+		return 0;
+	}
+	reverse4(&key, &p->key);
+	key.destination = address;
+	back.address = p->key.source;
+	back.port = p->key.source_port;
+	back.flags = (c->flags & CONN_NODE) | CONN_REPLY | CONN_SET_DESTINATION;
+	back.generation = config.generation;
+	back.seen = now();
+	start = bpf_get_prandom_u32();
+	for (int i = 0; i < 32; i++) {
+		struct conn4 *taken;
+
+		key.destination_port = bpf_htons(config.masquerade_first + (start + i * 7919) % range);
+		if (bpf_map_update_elem(&connections4, &key, &back, BPF_NOEXIST)) {
+			taken = bpf_map_lookup_elem(&connections4, &key);
+			if (!taken || back.seen - taken->seen < 180 ||
+			    bpf_map_update_elem(&connections4, &key, &back, BPF_ANY))
+				continue;
+		}
+		c->address = address;
+		c->port = key.destination_port;
+		c->flags |= CONN_SET_SOURCE;
+		return 0;
+	}
+	return -1;
+}
+
+/* --- reject, IPv4: the packet becomes the ICMP answer "port unreachable" to itself --------------------------- */
+
+static __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sender)
+{
+	struct { struct ipv4 ip; __u8 icmp[8]; } answer = {};
+	__u8 quoted[80];
+	__u8 mac[2 * ETH_ALEN];
+	__u32 keep;
+	__s64 sum;
+	__u16 folded;
+
+	if (!p || p->inner || p->fragment == 2 || p->length < 8 ||
+	    p->header < ETH_HLEN + sizeof(struct ipv4))
+		return DROP;
+	if (p->protocol == IPPROTO_ICMP && !p->echo)
+		return DROP;
+	/* The IP header and as much of the transport header as tells the connection. */
+	keep = p->header - ETH_HLEN + (p->length < 20 ? 8 : 20);
+	if (keep > sizeof(quoted) || keep < 28)
+		return DROP;
+	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))
+		return DROP;
+	if (bpf_skb_change_tail(skb, ETH_HLEN + keep, 0) ||
+	    bpf_skb_adjust_room(skb, sizeof(answer), 1 /* BPF_ADJ_ROOM_MAC */, 0))
+		return DROP;
+	memset(quoted, 0, sizeof(quoted));
+	if (keep > sizeof(quoted) || keep < 28 ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(answer), quoted, keep))
+		return DROP;
+	answer.ip.version_ihl = 0x45;
+	answer.ip.total_length = bpf_htons(sizeof(answer) + keep);
+	answer.ip.ttl = 64;
+	answer.ip.protocol = IPPROTO_ICMP;
+	answer.ip.source = p->key.destination.word[0];
+	answer.ip.destination = p->key.source.word[0];
+	sum = bpf_csum_diff(0, 0, (__be32 *)&answer.ip, sizeof(answer.ip), 0);
+	sum = (sum & 0xffff) + ((sum >> 16) & 0xffff);
+	sum = (sum & 0xffff) + (sum >> 16);
+	answer.ip.checksum = ~sum;
+	answer.icmp[0] = 3;
+	answer.icmp[1] = 3;
+	sum = bpf_csum_diff(0, 0, (__be32 *)answer.icmp, sizeof(answer.icmp), 0);
+	sum = bpf_csum_diff(0, 0, (__be32 *)quoted, sizeof(quoted), sum);
+	sum = (sum & 0xffff) + ((sum >> 16) & 0xffff);
+	sum = (sum & 0xffff) + (sum >> 16);
+	folded = ~sum;
+	memcpy(answer.icmp + 2, &folded, 2);
+	if (bpf_skb_store_bytes(skb, ETH_HLEN, &answer, sizeof(answer), 0) ||
+	    bpf_skb_store_bytes(skb, 0, mac + ETH_ALEN, ETH_ALEN, 0) ||
+	    bpf_skb_store_bytes(skb, ETH_ALEN, mac, ETH_ALEN, 0))
+		return DROP;
+	if (sender == SENDER_NODE)
+		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+	skb->mark = MARK_OWN;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+/* --- forward, IPv4: a packet's way through the node ------------------------------------------------------ */
+
+/* The node's own packet got another destination after it was routed: route it again. */
+static __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
+{
+	struct bpf_fib_lookup fib = {.family = AF_INET};
+	__u8 none[2 * ETH_ALEN] = {};
+	long result;
+
+	if (!p)
+		return DROP;
+	fib.ifindex = skb->ifindex;
+	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
+	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
+	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */)
+		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
+	    bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
+		return DROP;
+	return bpf_redirect(config.loopback, BPF_F_INGRESS);
+}
+
+/* An answer to the node's own connection: tell it the service's address, on the device where it asked. */
+static __noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
+{
+	struct conn4 *c = find4(p);
+	struct device *device;
+	struct address4 address;
+	__u32 index;
+
+	if (!c || (c->flags & (CONN_REPLY | CONN_NODE | CONN_SET_SOURCE)) != (CONN_REPLY | CONN_NODE | CONN_SET_SOURCE))
+		return CONTINUE;
+	index = c->device;
+	address = c->address;
+	if (rewrite4(skb, p, &address, c->port, 1))
+		return DROP;
+	if (index == skb->ifindex || skb->ifindex == config.loopback)
+		return PASS;
+	if (index == config.loopback) {
+		__u8 none[2 * ETH_ALEN] = {};
+
+		if (bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
+			return DROP;
+	} else {
+		device = bpf_map_lookup_elem(&devices, &index);
+		if (!device || bpf_skb_store_bytes(skb, 0, device->mac, ETH_ALEN, 0))
+			return DROP;
+	}
+	return bpf_redirect(index, BPF_F_INGRESS);
+}
+
+/* A new packet: opens a connection if it is for a service. */
+static __noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sender)
+{
+	struct endpoint4 endpoint;
+	struct frontend *frontend;
+	struct route *route;
+	__u32 who = 0, flags = 0;
+
+	if (!p || p->inner || p->fragment == 2)
+		return CONTINUE;
+	frontend = find_frontend4(&p->key.destination, p->key.destination_port, p->key.protocol, sender == SENDER_NODE);
+	if (!frontend)
+		return CONTINUE;
+	if (frontend->sources && !in_sources4(frontend->sources, &p->key.source))
+		return DROP;
+	if (from_cluster4(skb, &p->key.source))
+		who |= 1;
+	if (sender == SENDER_NODE)
+		who |= 2;
+	route = &frontend->routes[who & 3];
+	if (route->action == ACTION_REJECT)
+		return REJECT;
+	if (route->action != ACTION_BALANCE || choose4(frontend, route, &p->key.source, &endpoint))
+		return DROP;
+	if (route->masquerade || same4(&endpoint.address, &p->key.source))
+		flags |= CONN_MASQUERADE;
+	if (sender == SENDER_NODE)
+		flags |= CONN_NODE;
+	return open4(skb, p, &endpoint, flags) ? DROP : SERVED;
+}
+
+/* Where a packet comes in: its new destination. */
+static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
+{
+	struct address4 address;
+	struct conn4 *c;
+	int verdict;
+
+	if (!p)
+		return DROP;
+	c = find4(p);
+	if (!c && p->inner) {
+		/* An error of no connection that is known here: a packet like any other. */
+		p->inner = 0;
+		memset(&p->key, 0, sizeof(p->key));
+		p->key.source = p->outer_source;
+		p->key.destination = p->outer_destination;
+		p->key.protocol = p->protocol;
+	}
+	if (!c) {
+		verdict = serve4(skb, p, sender);
+		if (verdict == REJECT)
+			return reject4(skb, p, sender);
+		if (verdict == SERVED)
+			c = bpf_map_lookup_elem(&connections4, &p->key);
+		else if (verdict != CONTINUE)
+			return verdict;
+	}
+	if (c) {
+		if (!(c->flags & CONN_SET_DESTINATION))
+			return CONTINUE;
+		address = c->address;
+		return rewrite4(skb, p, &address, c->port, 0) ? DROP : CONTINUE;
+	}
+	verdict = refusal4(&p->key.destination);
+	if (verdict == ACTION_REJECT)
+		return reject4(skb, p, sender);
+	if (verdict >= 0)
+		return DROP;
+	return CONTINUE;
+}
+
+/* Where a packet goes out: its new source. */
+static __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
+{
+	struct address4 address;
+	struct conn4 *c = find4(p);
+
+	if (!c || !p)
+		return CONTINUE;
+	if ((c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE)) == CONN_MASQUERADE && masquerade4(skb, p, c))
+		return DROP;
+	if (!(c->flags & CONN_SET_SOURCE))
+		return CONTINUE;
+	address = c->address;
+	return rewrite4(skb, p, &address, c->port, 1) ? DROP : CONTINUE;
+}
+
+/* Ingress of a device: from a pod, or from outside. */
+static __noinline int ingress4(struct __sk_buff *skb, int sender)
+{
+	struct packet4 p;
+	int verdict;
+
+	if (parse4(skb, &p))
+		return DROP;
+	verdict = arrive4(skb, &p, sender);
+	if (verdict == CONTINUE)
+		verdict = answer_node4(skb, &p);
+	return verdict;
+}
+
+/* Egress of a device: to a pod, or to the outside. */
+static __noinline int egress4(struct __sk_buff *skb, int to_pod)
+{
+	struct packet4 p;
+	int verdict = CONTINUE;
+
+	if (parse4(skb, &p))
+		return DROP;
+	if (!skb->ingress_ifindex) {
+		struct address4 before = p.outer_destination;
+
+		verdict = arrive4(skb, &p, SENDER_NODE);
+		if (verdict != CONTINUE)
+			return verdict;
+		if (!same4(&before, &p.outer_destination))
+			return reroute4(skb, &p);
+		verdict = answer_node4(skb, &p);
+		if (verdict != CONTINUE)
+			return verdict;
+	}
+	return depart4(skb, &p);
+}
+
+/* --- hooks: the programs that are attached ------------------------------------------------------------------ */
+
+static __always_inline int verdict_of(int verdict)
+{
+	return verdict == CONTINUE ? PASS : verdict;
+}
+
+static __always_inline int incoming(struct __sk_buff *skb, int sender)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return verdict_of(ingress4(skb, sender));
+	return PASS;
+}
+
+static __always_inline int outgoing(struct __sk_buff *skb, int to_pod)
+{
+	if (skb->mark == MARK_OWN) {
+		skb->mark = 0;
+		return PASS;
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return verdict_of(egress4(skb, to_pod));
+	return PASS;
+}
+
+/* Ingress of a pod's interface: what the pod sends. */
+SEC("tc")
+int from_pod(struct __sk_buff *skb)
+{
+	return incoming(skb, SENDER_POD);
+}
+
+/* Egress of a pod's interface: what the pod receives. */
+SEC("tc")
+int to_pod(struct __sk_buff *skb)
+{
+	return outgoing(skb, 1);
+}
+
+/* Ingress of an uplink: what the node receives. */
+SEC("tc")
+int from_outside(struct __sk_buff *skb)
+{
+	return incoming(skb, SENDER_OUTSIDE);
+}
+
+/* Egress of an uplink, and of the loopback interface: what the node sends and forwards. */
+SEC("tc")
+int to_outside(struct __sk_buff *skb)
+{
+	return outgoing(skb, 0);
+}
+
+/* --- sockets, IPv4: balanced once, when they connect; no cost per packet ------------------------------- */
+
+/* Who asks: the address in the context, as IPv4. */
+static __always_inline void read_address4(struct bpf_sock_addr *ctx, struct address4 *address)
+{
+	address->word[0] = ctx->user_ip4;
+}
+
+static __always_inline void write_address4(struct bpf_sock_addr *ctx, const struct endpoint4 *e)
+{
+	ctx->user_ip4 = e->address.word[0];
+	ctx->user_port = e->port;
+}
+
+/* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
+static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
+{
+	struct endpoint4 endpoint = {}, service = {};
+	struct socket_key4 key = {};
+	struct frontend *frontend;
+	const struct route *route;
+	int node = bpf_get_netns_cookie(ctx) == config.netns;
+	__u32 protocol = ctx->protocol;
+
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+		return 1;
+	read_address4(ctx, &service.address);
+	service.port = ctx->user_port;
+	frontend = find_frontend4(&service.address, service.port, protocol, node);
+	if (!frontend) {
+		if (node && refusal4(&service.address) == ACTION_REJECT) {
+			bpf_set_retval(-ECONNREFUSED);
+			return 0;
+		}
+		return 1;
+	}
+	route = &frontend->sockets[node ? 1 : 0];
+	if (route->action == ACTION_REJECT) {
+		bpf_set_retval(-ECONNREFUSED);
+		return 0;
+	}
+	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
+	if (route->action != ACTION_BALANCE)
+		return 1;
+	struct address4 nobody = {};
+
+	if (choose4(frontend, route, &nobody, &endpoint))
+		return 1;
+	key.cookie = bpf_get_socket_cookie(ctx);
+	key.address = endpoint.address;
+	key.port = endpoint.port;
+	if (bpf_map_update_elem(&sockets4, &key, &service, BPF_ANY))
+		return 1;
+	write_address4(ctx, &endpoint);
+	return 1;
+}
+
+/* A socket is told whom it talks to: the service, not the endpoint. */
+static __noinline int socket_peer4(struct bpf_sock_addr *ctx)
+{
+	struct socket_key4 key = {};
+	struct endpoint4 *service;
+
+	key.cookie = bpf_get_socket_cookie(ctx);
+	read_address4(ctx, &key.address);
+	key.port = ctx->user_port;
+	service = bpf_map_lookup_elem(&sockets4, &key);
+	if (service)
+		write_address4(ctx, service);
+	return 1;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return socket_connect4(ctx);
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return socket_connect4(ctx);
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return socket_peer4(ctx);
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	return socket_peer4(ctx);
+}
+
+/* --- sockets, IPv6: balanced once, when they connect; no cost per packet ------------------------------- */
+
+/* Who asks: the address in the context, as IPv6 or as IPv4 in IPv6. */
+static __always_inline void read_addressmapped6(struct bpf_sock_addr *ctx, struct address4 *address)
+{
+	address->word[0] = ctx->user_ip6[3];
+}
+
+static __always_inline void write_addressmapped6(struct bpf_sock_addr *ctx, const struct endpoint4 *e)
+{
+	ctx->user_ip6[3] = e->address.word[0];
+	ctx->user_port = e->port;
+}
+
+/* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
+static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
+{
+	struct endpoint4 endpoint = {}, service = {};
+	struct socket_key4 key = {};
+	struct frontend *frontend;
+	const struct route *route;
+	int node = bpf_get_netns_cookie(ctx) == config.netns;
+	__u32 protocol = ctx->protocol;
+
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+		return 1;
+	read_addressmapped6(ctx, &service.address);
+	service.port = ctx->user_port;
+	frontend = find_frontend4(&service.address, service.port, protocol, node);
+	if (!frontend) {
+		if (node && refusal4(&service.address) == ACTION_REJECT) {
+			bpf_set_retval(-ECONNREFUSED);
+			return 0;
+		}
+		return 1;
+	}
+	route = &frontend->sockets[node ? 1 : 0];
+	if (route->action == ACTION_REJECT) {
+		bpf_set_retval(-ECONNREFUSED);
+		return 0;
+	}
+	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
+	if (route->action != ACTION_BALANCE)
+		return 1;
+	struct address4 nobody = {};
+
+	if (choose4(frontend, route, &nobody, &endpoint))
+		return 1;
+	key.cookie = bpf_get_socket_cookie(ctx);
+	key.address = endpoint.address;
+	key.port = endpoint.port;
+	if (bpf_map_update_elem(&sockets4, &key, &service, BPF_ANY))
+		return 1;
+	write_addressmapped6(ctx, &endpoint);
+	return 1;
+}
+
+/* A socket is told whom it talks to: the service, not the endpoint. */
+static __noinline int socket_peermapped6(struct bpf_sock_addr *ctx)
+{
+	struct socket_key4 key = {};
+	struct endpoint4 *service;
+
+	key.cookie = bpf_get_socket_cookie(ctx);
+	read_addressmapped6(ctx, &key.address);
+	key.port = ctx->user_port;
+	service = bpf_map_lookup_elem(&sockets4, &key);
+	if (service)
+		write_addressmapped6(ctx, service);
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
+		return socket_connectmapped6(ctx);
+	return 1;
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
+		return socket_connectmapped6(ctx);
+	return 1;
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
+		return socket_peermapped6(ctx);
+	return 1;
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
+		return socket_peermapped6(ctx);
+	return 1;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
