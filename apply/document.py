@@ -11,7 +11,7 @@ import tempfile
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -117,7 +117,19 @@ def load(path: Path) -> SavedPlan:
 
 def _options(data: Mapping[str, object]) -> InstallOptions:
     """The options as saved: each of the type that it has in `InstallOptions`."""
-    defaults = asdict(InstallOptions())
-    if data.keys() != defaults.keys():
-        raise ValueError("the options are those of another version")
-    return replace(InstallOptions(), **{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    made = InstallOptions(
+        comments=data["comments"] is True,
+        iptables=str(data["iptables"]),
+        wait=int(str(data["wait"])),
+        uplinks=_words(data["uplinks"]),
+        pod_interfaces=_words(data["pod_interfaces"]),
+        cgroup=None if data["cgroup"] is None else str(data["cgroup"]),
+        no_cgroup=data["no_cgroup"] is True,
+    )
+    if {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(made).items()} != data:
+        raise ValueError("its options are those of another version")
+    return made
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()

@@ -1,7 +1,7 @@
 """What can go wrong around an apply, and the exit code each has.
 
-Exit codes: 0 nothing to do or done, 1 differs (never an error), 2 input or usage, 3 failed and what ran before runs
-again, 4 failed and the node is in between. An exception that is none of these ends with 70 (see `compiler.cli`).
+Exit codes go on where those of `compiler.cli` end: 4 the node said no and nothing was changed, 5 the change failed and
+what ran before runs again, 6 it failed and the node is in between.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 class ApplyError(Exception):
     """Nothing was changed. The message says what is wrong and what to do."""
 
-    exit_code = 2
+    exit_code = 4
 
 
 class StateError(ApplyError):
@@ -28,10 +28,10 @@ class StaleError(ApplyError):
 class RolledBackError(ApplyError):
     """The change failed; what ran before runs again. `cause` is why."""
 
-    exit_code = 3
+    exit_code = 5
 
 
 class BrokenError(ApplyError):
     """The change failed and so did putting back what ran before. The journal is kept; the next apply tries again."""
 
-    exit_code = 4
+    exit_code = 6

@@ -22,10 +22,10 @@ S = TypeVar("S")
 class Plan:
     """The way from `old` to `new`, both named for people.
 
-    `base` is the fingerprint of the live state that the plan was made for, "" where it is not about a node. `effects`
-    None: what ran before is not known, so neither is what it means for connections. `drift` is what differs between what
-    was installed last and what is there, as opposed to what the new program changes. `texts` are unified diffs, where
-    golden files are compared.
+    `base` is the fingerprint of the live state that the plan was made for, "" where it is not about a node.
+    `effects` None: what ran before is not known, so neither is what it means for connections. `drift` is what differs
+    between what was installed last and what is there, as opposed to what the new program changes. `texts` are unified
+    diffs, where golden files are compared.
     """
 
     old: str

@@ -138,7 +138,7 @@ def apply(
         with clock.phase("observe"):
             live = target.observe()
         _check_base(target, live, base)
-        goal = target.grounded(goal, _before(target, store, now, live))
+        goal = target.grounded(goal, _before(target, store, live))
         with clock.phase("compare"):
             steps = target.steps(live, goal)
         old = receipts.program_of(store, now.number) if now is not None and steps else None
@@ -200,10 +200,10 @@ def remove(
     clock = _Clock()
     with store.locked(wait):
         recover(target, store, watch)
-        now = _installed(target, store)
+        _installed(target, store)
         with clock.phase("observe"):
             live = target.observe()
-        goal = target.grounded(target.empty(), _before(target, store, now, live))
+        goal = target.grounded(target.empty(), _before(target, store, live))
         steps = target.steps(live, goal)
         with _undoable(target, store, live, "remove", watch) as stop:
             with clock.phase("install"):
@@ -256,16 +256,19 @@ def _check_base(target: Target[S], live: S, base: str | None) -> None:
         raise StaleError("the node has changed since this plan was made; make a new plan and look at it")
 
 
-def _before(target: Target[S], store: Store, now: Receipt | None, live: S) -> S:
-    """The state that the first apply found: read, or if this is the first, written."""
-    place = receipts.here().encode()
-    data = store.read(BEFORE)
-    if data is not None:
-        where, _, dumped = data.partition(b"\n")
-        if where == place:
-            return target.load(dumped)
-    store.write(BEFORE, place + b"\n" + target.dump(live))
-    return live
+def before_first(target: Target[S], store: Store) -> S | None:
+    """The state that the first apply found, None if there was none since the last boot."""
+    where, _, dumped = (store.read(BEFORE) or b"").partition(b"\n")
+    return target.load(dumped) if where == receipts.here().encode() else None
+
+
+def _before(target: Target[S], store: Store, live: S) -> S:
+    """The state that the first apply found; if this is the first, it is written."""
+    before = before_first(target, store)
+    if before is None:
+        store.write(BEFORE, receipts.here().encode() + b"\n" + target.dump(live))
+        return live
+    return before
 
 
 @contextmanager

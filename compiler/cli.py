@@ -4,7 +4,8 @@ Knows: the commands' names and one line of help each, exit codes, how errors are
 anything is done: a command's module is imported only when that command runs, so that start-up stays quick.
 
 Exit codes: 0 done (or nothing differs); 1 only where a command says so ("differs", "denied"); 2 bad input
-or usage; 3 the back end can't express it; 4 the node (kernel, state) said no; 70 a defect of k8snetc; 130 interrupted.
+or usage; 3 the back end can't express it; 4 the node (kernel, state) said no, 5 and 6
+see `apply`; 70 a defect of k8snetc; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,6 +29,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "check_command",
         "Check manifests, or compare with golden files.",
     ),
+    "diff": (
+        "k8snetc.apply.cli_show",
+        "diff_command",
+        "What would change, on the node or between manifests.",
+    ),
+    "apply": ("k8snetc.apply.cli", "apply_command", "Make this node run what the manifests say."),
+    "verify": ("k8snetc.apply.cli_show", "verify_command", "Check that the node runs what it should."),
+    "status": ("k8snetc.apply.cli_show", "status_command", "What is installed on this node."),
+    "rollback": ("k8snetc.apply.cli", "rollback_command", "Go back to what was installed before."),
+    "remove": ("k8snetc.apply.cli", "remove_command", "Leave this node as it was before the first apply."),
 }
 
 
@@ -110,7 +121,10 @@ def _run() -> int:
 
 def _failed(error: Exception) -> int:
     """Say what went wrong; the imports are for errors only."""
+    from k8snetc.apply.errors import ApplyError
     from k8snetc.backends.base import UnsupportedError
+    from k8snetc.backends.common.run import CommandError
+    from k8snetc.backends.target import InstallError
     from k8snetc.compiler.diagnostics import InputError
 
     match error:
@@ -126,6 +140,12 @@ def _failed(error: Exception) -> int:
                 click.echo(f"{place}{error.backend} can't do this: {gap.what}; {gap.hint}", err=True)
             click.echo(f"k8snetc: {error}; nothing was written", err=True)
             return UNSUPPORTED
+        case ApplyError():
+            click.echo(f"k8snetc: {error}", err=True)
+            return error.exit_code
+        case CommandError() | InstallError():
+            click.echo(f"k8snetc: {error}", err=True)
+            return NODE_ERROR
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"k8snetc: {where}{error.strerror or error}", err=True)

@@ -66,6 +66,15 @@ class Source:
 
 def manifest_options(command: Command) -> Command:
     """Add PATHS, the flags of the node and how much is said; the command gets `source: Source`."""
+    return _with_source(command, required=True)
+
+
+def optional_manifest_options(command: Command) -> Command:
+    """As `manifest_options`, for a command that can do without PATHS."""
+    return _with_source(command, required=False)
+
+
+def _with_source(command: Command, *, required: bool) -> Command:
 
     @wraps(command)
     def wrapped(
@@ -82,11 +91,10 @@ def manifest_options(command: Command) -> Command:
     decorated: Command = node_options(wrapped)
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
-    return decorated
+    return click.argument("paths", nargs=-1, required=required, metavar="PATHS...")(decorated)
 
 
 _OPTIONS: tuple[Callable[[Command], Command], ...] = (
-    click.argument("paths", nargs=-1, required=True, metavar="PATHS..."),
     click.option(
         "--assume-addresses",
         is_flag=True,

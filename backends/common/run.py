@@ -43,13 +43,21 @@ def holding(descriptor: int) -> Iterator[None]:
 
 def run(argv: Sequence[str], stdin: str = "", timeout: float = TIMEOUT) -> str:
     """Run to the end and return standard output. Raises `CommandError` for everything but exit code 0."""
+    done = _run(argv, stdin.encode("utf-8", "surrogateescape"), timeout)
+    return done.decode("utf-8", "surrogateescape")
+
+
+def run_bytes(argv: Sequence[str], timeout: float = TIMEOUT) -> bytes:
+    """As `run`, for output that is no text."""
+    return _run(argv, b"", timeout)
+
+
+def _run(argv: Sequence[str], stdin: bytes, timeout: float) -> bytes:
     try:
         done = subprocess.run(
             argv,
             input=stdin,
             capture_output=True,
-            text=True,
-            errors="surrogateescape",
             timeout=timeout,
             check=False,
             pass_fds=_held.get(),
@@ -62,5 +70,5 @@ def run(argv: Sequence[str], stdin: str = "", timeout: float = TIMEOUT) -> str:
     except OSError as e:
         raise CommandError(argv, None, str(e)) from e
     if done.returncode:
-        raise CommandError(argv, done.returncode, done.stderr)
+        raise CommandError(argv, done.returncode, done.stderr.decode("utf-8", "replace"))
     return done.stdout

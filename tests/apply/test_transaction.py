@@ -78,7 +78,7 @@ def test_a_refused_step_puts_back_what_ran_before(target: FakeTarget, store: Sto
     target.broken = "z"
     with pytest.raises(RolledBackError, match="refuses z") as caught:
         apply(target, program("xyz"), store)
-    assert caught.value.exit_code == 3
+    assert caught.value.exit_code == 5
     assert target.observe() == {"0": "a", "1": "b", "2": "c"}
     assert journal.pending(store) is None
     assert receipts.numbers(store) == [1]
@@ -97,7 +97,7 @@ def test_when_putting_back_fails_too_the_journal_stays(target: FakeTarget, store
     target.broken = "ya"
     with pytest.raises(BrokenError, match="could not be put back") as caught:
         apply(target, program("xyz"), store)
-    assert caught.value.exit_code == 4
+    assert caught.value.exit_code == 6
     target.broken = ""
     assert journal.pending(store) is not None
     with store.locked(0):
