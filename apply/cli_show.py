@@ -217,15 +217,20 @@ def verify_command(*, source: Source, node: OnNode, form: str, full: bool) -> in
                 click.echo(f"not ours to be there: {clean(change.where)}: {clean(line)}")
             if not change.added and not change.removed:
                 click.echo(f"differs: {clean(change.where)}")
-        click.echo(
-            f"The node differs from {plan.new} in {len(plan.changes):,} places; `k8snetc apply` repairs it."
-        )
+        click.echo(f"The node differs from {plan.new} in {places(plan)}; `k8snetc apply` repairs it.")
     return int(bool(plan.changes))
 
 
 @click.command("status")
 @node_command
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How it is printed.",
+)
 def status_command(*, node: OnNode, form: str) -> int:
     """Show what is installed here: from which manifests, when, by which version, and whether it is still there.
 
@@ -261,6 +266,11 @@ def status_command(*, node: OnNode, form: str) -> int:
     return int(bool(plan.changes) or bool(left))
 
 
+def places(plan: Plan) -> str:
+    """In how many places a node differs."""
+    return f"{len(plan.changes):,} place{'' if len(plan.changes) == 1 else 's'}"
+
+
 def _nothing(form: str) -> None:
     if form == "json":
         click.echo(json.dumps({"format_version": 1, "installed": None}))
@@ -279,7 +289,7 @@ def _print_status(receipt: Receipt, plan: Plan, left: str, history: list[Receipt
         ("change", receipt.summary or "(unknown)"),
         (
             "state",
-            "as installed" if not plan.changes else f"differs in {len(plan.changes):,} places (see verify)",
+            "as installed" if not plan.changes else f"differs in {places(plan)} (see verify)",
         ),
     ]
     if left:

@@ -86,11 +86,25 @@ def _extract(path: str, folder: str) -> None:
     try:
         archive = run_bytes(["git", "archive", "--format=tar", revision, "--", inside or "."])
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(folder, filter="data")
+            _unpack(tar, Path(folder))
     except CommandError as e:
         raise InputError([Diagnostic(path, 0, f"git can't read this: {e.output}", fix)]) from e
     except tarfile.TarError as e:
         raise InputError([Diagnostic(path, 0, f"git's archive can't be unpacked: {e}", fix)]) from e
+
+
+def _unpack(tar: tarfile.TarFile, folder: Path) -> None:
+    """Regular files only: a link in a repository could lead anywhere. (Debian 12's tarfile has no filters.)"""
+    for member in tar:
+        content = tar.extractfile(member) if member.isfile() else None
+        if (
+            content is not None
+            and ".." not in Path(member.name).parts
+            and not Path(member.name).is_absolute()
+        ):
+            place = folder / member.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content.read())
 
 
 def _shown(file: str, places: Iterable[tuple[str, str]]) -> str:

@@ -64,7 +64,8 @@ class Plan:
             parts.append(f"{_many(len(self.changes), 'change')} of rules and sets{steps}")
         if self.texts:
             parts.append(f"{_many(len(self.texts), 'file')} of golden output")
-        return f"{'; '.join(parts)}."
+        text = "; ".join(parts)
+        return f"{text[:1].upper()}{text[1:]}."
 
 
 SYMBOLS = {"+": "gained", "-": "lost", "~": "changed"}

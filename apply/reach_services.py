@@ -354,8 +354,8 @@ def _addresses(old: Program, new: Program) -> Iterator[Effect]:
                 yield Effect(
                     "~",
                     f"everyone (IPv{family})",
-                    f"service addresses {people(family, held, {})}, what no service port defines",
-                    detail=f"{before} -> {after}",
+                    f"service addresses {people(family, held, {})}",
+                    detail=f"what no service port defines: {before} -> {after}",
                 )
 
 

@@ -13,8 +13,9 @@ translation and the old filter. So both programs stand side by side for that mom
 4. table raw: the mark goes.
 
 A chain whose name stays while its rules change stands, for that moment, under a second name for the old side. The mark
-is bit 12, which none of kube-proxy, CNI portmap, Calico, Weave, Tailscale or AWS uses. A state in which a killed run
-left the mark in place is a state like another: then the marked side is the one in effect, and 1 to 4 run mirrored.
+is bit 6, which none of kube-proxy, CNI portmap, Calico, Cilium, Weave, Tailscale, Istio or AWS uses, nor our own
+rules. A state in which a killed run left the mark in place is a state like another: then the marked side is the one
+in effect, and 1 to 4 run mirrored.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from k8snetc.backends.common.xtables.model import PREFIX
 from k8snetc.backends.common.xtables.state import Rules, State, Table, TableKey
 from k8snetc.ir.types import Family
 
-MARK = "0x1000/0x1000"
+MARK = "0x40/0x40"
 SIDE_PREFIX = f"{PREFIX}SIDE-"
 MARKER = f"{PREFIX}SWITCH"
 RAW = "raw"
