@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from k8snetc.backends.common.xtables.state import State, Table, parse_tables
@@ -16,6 +16,7 @@ V4 = Family.IPV4
 MARKED = f"-m mark --mark {MARK} "
 UNMARKED = f"-m mark ! --mark {MARK} "
 
+quickly = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 names = st.sampled_from(["K8SNETC-A", "K8SNETC-B", "K8SNETC-C", "K8SNETC-D"])
 
 
@@ -100,7 +101,7 @@ def seen(state: State) -> tuple[object, ...]:
     return tuple(behaviour(state, t) for t in ("raw", "nat", "filter"))
 
 
-@settings(max_examples=60)
+@quickly
 @given(states(), states())
 def test_every_moment_is_the_old_program_or_the_new_one(old: State, new: State) -> None:
     state = old
@@ -114,7 +115,7 @@ def test_every_moment_is_the_old_program_or_the_new_one(old: State, new: State) 
     assert state == new
 
 
-@settings(max_examples=60)
+@quickly
 @given(states(), states(), states(), st.data())
 def test_a_plan_starts_from_any_moment_of_another(
     old: State, new: State, other: State, data: st.DataObject
