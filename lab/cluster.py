@@ -102,6 +102,11 @@ class Cluster:
         """A file as the node sees it (its /run, /sys), seen from here."""
         return Path(f"/proc/{self._agents[node].pid}/root{path}")
 
+    @property
+    def has_cgroups(self) -> bool:
+        """Whether each node has a cgroup of its own."""
+        return bool(self._cgroups)
+
     def cgroup(self, node: str) -> Path:
         """The cgroup of a node's and its pods' sockets; only with `with_cgroups`."""
         if node not in self._cgroups:
@@ -387,8 +392,10 @@ def _child(writer: int, net: str, mount: str | None, work: Callable[[], object])
             outcome = (False, error)
         try:
             data = pickle.dumps(outcome)
-        except Exception as error:  # noqa: BLE001 - what does not pickle is said in words
-            data = pickle.dumps((False, LabError(f"cannot hand over {outcome[1]!r}: {error}")))
+            pickle.loads(data)  # noqa: S301 - ours; some exceptions only fail here
+        except Exception:  # noqa: BLE001 - what does not pickle is said in words
+            kind, value = ("raised", outcome[1]) if not outcome[0] else ("returned", outcome[1])
+            data = pickle.dumps((False, LabError(f"{kind} {type(value).__name__}: {value}")))
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(data)
         status = 0

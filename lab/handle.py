@@ -13,12 +13,13 @@ import subprocess
 import sys
 import threading
 
+from k8snetc.backends.base import NodeError
 from k8snetc.lab import messages
 
 _PATIENCE = 120.0
 
 
-class LabError(Exception):
+class LabError(NodeError):
     """The lab could not do what was asked; the message says what failed, with the tool's own words."""
 
 

@@ -1,16 +1,62 @@
-"""Install a back end's artifacts on a node of the lab, as a person would by hand: with the tool of each file.
+"""Put a program on a node of the lab, the way `k8snetc apply` does: the back end's own steps, inside the node. Or put
+artifacts there as a person would by hand, with the tool of each file.
 
-Knows which tool reads which file name. Must not know any back end's rules. For the way `k8snetc apply` does it, call
-that in the node (`Cluster.call`).
+Knows: the border that back ends fill (`backends.target`), and which tool reads which file name. Must not know any
+back end's rules. Locks, journals and receipts are `apply`'s; a lab is thrown away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from k8snetc.backends.base import Artifact
+from k8snetc.backends.target import InstallOptions, target_for
+from k8snetc.ir.types import Program
+from k8snetc.lab import wiring
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.handle import LabError
+
+
+def install_program(
+    cluster: Cluster, node: str, backend: str, program: Program, options: InstallOptions | None = None
+) -> tuple[str, ...]:
+    """Bring a node from whatever is on it to the program; return the titles of the steps.
+
+    Interfaces and cgroup that `options` leaves open are the lab's. Raises what the back end raises
+    (`InstallError`, `CommandError`, `UnsupportedError`), and LabError when the node does not hold what it was given.
+    """
+    options = options or InstallOptions()
+    if not options.uplinks:
+        options = replace(options, uplinks=("eth0",))
+    if not options.pod_interfaces:
+        pods = wiring.pods_on(cluster.topology, node)
+        options = replace(options, pod_interfaces=tuple(wiring.interface(cluster.topology, p) for p in pods))
+    if options.cgroup is None and not options.no_cgroup and cluster.has_cgroups:
+        options = replace(options, cgroup=str(cluster.cgroup(node)))
+    return cluster.call(f"node/{node}", _here, backend, program, options)
+
+
+def remove_program(cluster: Cluster, node: str, backend: str) -> tuple[str, ...]:
+    """Remove everything of a back end from a node; return the titles of the steps."""
+    return cluster.call(f"node/{node}", _here, backend, None, InstallOptions())
+
+
+def _here(backend: str, program: Program | None, options: InstallOptions) -> tuple[str, ...]:
+    target = target_for(backend, options)
+    goal = target.empty() if program is None else target.desired(program)
+    titles = []
+    for step in target.steps(target.observe(), goal):
+        step.run()
+        titles.append(step.title)
+    left = target.changes(target.observe(), goal)
+    if left:
+        lines = [f"+ {t}" for t in left[0].added] + [f"- {t}" for t in left[0].removed]
+        raise LabError(
+            f"{backend}: what is installed differs from what was meant, at {left[0].where}:\n"
+            + "\n".join(lines[:20])
+        )
+    return tuple(titles)
 
 
 def install_artifacts(
