@@ -135,6 +135,8 @@ def lab_command(
     from k8snetc.lab.topology import TopologyError
 
     manifests = read(source.paths, source.options, assume=source.assume)
+    if manifests.assumed:
+        source.say("lab: addresses are assumed (--assume-addresses)")
     try:
         topology = topology_of(manifests)
         programs = _programs(source, manifests, topology)

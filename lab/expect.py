@@ -126,6 +126,16 @@ class Predictor:
         return self._owners.get(address)
 
 
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """A packet on its way: as it is now, and where it was rewritten, as (node, source before, or None if kept)."""
+
+    source: Address
+    destination: Address
+    port: int
+    rewritten: tuple[tuple[str, Address | None], ...] = ()
+
+
 class _Way:
     """One probe's packets on their way; collects where they may end."""
 
@@ -145,34 +155,30 @@ class _Way:
         if source is None:
             self.outcomes.append(Outcome.UNREACHABLE)
             return
+        flow = _Flow(source, probe.destination, probe.port)
         client = topology.places[self._home]
-        if probe.destination.is_loopback and not isinstance(client, Node):
-            self._arrive(self._home, source, probe.destination, probe.port)
+        if not isinstance(client, Node) and (probe.destination.is_loopback or probe.destination == source):
+            self._arrive(self._home, flow)
             return
         match client:
             case Pod(node=node):
-                if probe.destination == source:
-                    self._arrive(self._home, source, source, probe.port)
-                    return
-                interface = wiring.interface(topology, client)
-                self._cross(node, Sender.POD, interface, (source, probe.destination, probe.port))
+                self._cross(node, Sender.POD, wiring.interface(topology, client), flow)
             case Node(name=node):
-                self._cross(node, Sender.NODE, "", (source, probe.destination, probe.port))
+                self._cross(node, Sender.NODE, "", flow)
             case Client():
-                self._from_outside(client, source)
+                self._from_outside(client, flow)
 
-    def _from_outside(self, client: Client, source: Address) -> None:
-        destination, port = self._probe.destination, self._probe.port
-        owner = self._p.owner(destination)
+    def _from_outside(self, client: Client, flow: _Flow) -> None:
+        owner = self._p.owner(flow.destination)
         if owner is not None and self._topology.node_of(owner) is None:
-            self._arrive(owner, source, destination, port)
+            self._arrive(owner, flow)
             return
         gateway = self._topology.gateway(client)
         node = self._topology.node_of(owner) if owner else gateway.name if gateway else None
         if node is None:
             self.outcomes.append(Outcome.UNREACHABLE)
             return
-        self._cross(node, Sender.EXTERNAL, "eth0", (source, destination, port))
+        self._cross(node, Sender.EXTERNAL, "eth0", flow)
 
     def _source(self) -> Address | None:
         probe = self._probe
@@ -183,14 +189,14 @@ class _Way:
             return probe.destination
         return self._topology.address(self._home, Family(probe.destination.version))
 
-    def _cross(self, node: str, sender: Sender, interface: str, flow: tuple[Address, Address, int]) -> None:
+    def _cross(self, node: str, sender: Sender, interface: str, flow: _Flow) -> None:
         """Through one node's program, and on to where it sends the packet."""
-        source, destination, port = flow
         program = self._p.program(node)
         if program is None:
-            self._leave(node, source, destination, port)
+            self._leave(node, flow)
             return
-        result = program.run(Packet(sender, source, destination, self._probe.protocol, port, interface))
+        packet = Packet(sender, flow.source, flow.destination, self._probe.protocol, flow.port, interface)
+        result = program.run(packet)
         self.steps += [f"{node}: {s.text}" + (f" [{s.origin}]" if s.origin else "") for s in result.steps]
         if result.refusal is not None:
             refused = result.refusal is Refusal.REJECT
@@ -199,37 +205,60 @@ class _Way:
             if delivery.denied is not None:
                 self.outcomes.append(Outcome.TIMEOUT)
                 continue
-            seen = source
+            source, before, rewritten = flow.source, None, flow.rewritten
             if delivery.masqueraded:
                 own = self._topology.address(f"node/{node}", Family(source.version))
-                seen = own if own is not None else source
-            self._leave(node, seen, delivery.address, delivery.port)
+                source, before = (own if own is not None else source), flow.source
+            if delivery.translated or delivery.masqueraded:
+                rewritten = (*rewritten, (node, before))
+            self._leave(node, _Flow(source, delivery.address, delivery.port, rewritten))
 
-    def _leave(self, node: str, source: Address, destination: Address, port: int) -> None:
+    def _leave(self, node: str, flow: _Flow) -> None:
         """From a node to a pod of its own, itself, another node, or outside."""
-        if destination.is_loopback:
-            self._arrive(f"node/{node}", source, destination, port)
+        if flow.destination.is_loopback:
+            self._arrive(f"node/{node}", flow)
             return
-        owner = self._p.owner(destination)
+        owner = self._p.owner(flow.destination)
         if owner is None:
             self.outcomes.append(Outcome.TIMEOUT)
             return
         there = self._topology.node_of(owner)
         if there is None or there == node:
-            self._arrive(owner, source, destination, port)
+            self._arrive(owner, flow)
         else:
-            self._cross(there, Sender.EXTERNAL, "eth0", (source, destination, port))
+            self._cross(there, Sender.EXTERNAL, "eth0", flow)
 
-    def _arrive(self, home: str, source: Address, destination: Address, port: int) -> None:
+    def _arrive(self, home: str, flow: _Flow) -> None:
+        if not self._returns(home, flow):
+            self.steps.append(
+                f"{home} answers {flow.source} past {flow.rewritten[-1][0]}, which alone could undo the translation"
+            )
+            self.outcomes.append(Outcome.TIMEOUT)
+            return
         protocol = self._probe.protocol
         if protocol is None:
             self.arrivals.append(Arrival(""))
             return
-        server = self._p.server(home, protocol, port)
+        server = self._p.server(home, protocol, flow.port)
         if server is None:
             self.outcomes.append(Outcome.REFUSED)
         else:
-            self.arrivals.append(Arrival(server, Seen(destination, port), source))
+            self.arrivals.append(Arrival(server, Seen(flow.destination, flow.port), flow.source))
+
+    def _returns(self, home: str, flow: _Flow) -> bool:
+        """Whether the answer passes every node that rewrote the packet, last one first; else the client can't know it.
+
+        An answer crosses the node it starts on and the node of whoever it is for, no others.
+        """
+        at, back_to = self._topology.node_of(home), flow.source
+        for node, source_before in reversed(flow.rewritten):
+            owner = self._p.owner(back_to)
+            goes_to = self._topology.node_of(owner) if owner is not None else None
+            if node not in {at, goes_to}:
+                return False
+            at = node
+            back_to = back_to if source_before is None else source_before
+        return True
 
 
 def observe(

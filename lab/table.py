@@ -14,14 +14,15 @@ from rich.text import Text
 from k8snetc.lab.outcome import Row
 
 _MOST_NAMES = 3
+_WIDE = 240
 _STYLES = {"answered": "green", "refused": "yellow", "timeout": "yellow"}
 
 
 def print_rows(rows: Sequence[Row]) -> None:
     """Print to standard output: as wide as the terminal, or as the content where there is none."""
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 240
+        console.width = _WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("SERVICE", "TARGET", "FROM", "OUTCOME", "BY", "SEES"):
         table.add_column(title, overflow="fold")
@@ -37,7 +38,10 @@ def print_rows(rows: Sequence[Row]) -> None:
             Text(row.endpoints),
             Text(row.source),
         )
-    console.print(table)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
 
 
 def _names(clients: Sequence[str]) -> str:

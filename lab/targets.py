@@ -17,7 +17,7 @@ from k8snetc.lab.topology import Client, Node, Pod, Topology
 
 _QUESTION = re.compile(r"\s*(?:from\s+)?(?P<client>\S+)\s+to\s+(?P<target>\S+)\s*")
 _TARGET = re.compile(
-    r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+)(?::(?P<port>[A-Za-z0-9-]+))?(?:/(?P<protocol>tcp|udp|sctp|icmp))?"
+    r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+?)(?::(?P<port>[A-Za-z0-9-]+))?(?:/(?P<protocol>tcp|udp|sctp|icmp))?"
 )
 
 

@@ -103,6 +103,19 @@ def test_the_second_node_judges_what_the_first_one_sends() -> None:
     assert predict("node/w2", "10.244.2.3", 8080).arrivals, "a node reaches its own pods"
 
 
+def test_an_answer_that_passes_by_the_translating_node_does_not_count() -> None:
+    """A pod of w1 asks the NodePort of w2, which sends it back to w1 untranslated, as kube-proxy does."""
+    kept = Frontend(Exposure.NODE_PORT, Family.IPV4, None, TCP, 30080, (Route(Who.ANY, Balance("web")),))
+    predictor = Predictor(small(), {"w2": program("w2", kept)})
+    expected = predictor.predict(Probe("pod/shop/a", W2, TCP, 30080))
+    assert expected.arrivals == {arrival("pod/shop/c", "10.244.2.2", "10.244.1.2")}
+    assert expected.outcomes == {Outcome.TIMEOUT}
+    assert any("past w2" in s for s in expected.steps)
+    outside = predictor.predict(Probe("client/out", W2, TCP, 30080))
+    assert outside.arrivals == {arrival("pod/shop/c", "10.244.2.2", "203.0.113.9")}
+    assert outside.outcomes == {Outcome.TIMEOUT}
+
+
 def test_refusals_closed_ports_and_addresses_of_nobody() -> None:
     assert predict("pod/shop/a", "10.96.0.1", 81) == Expected(
         outcomes=frozenset({Outcome.REFUSED}), steps=predict("pod/shop/a", "10.96.0.1", 81).steps
