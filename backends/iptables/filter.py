@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from k8snetc.backends.common.xtables import text, trie
 from k8snetc.backends.common.xtables.chains import Chains, Draft
+from k8snetc.backends.common.xtables.masquerade import MARK
 from k8snetc.backends.common.xtables.model import Jump, Table
-from k8snetc.backends.common.xtables.policy import lower_policy
+from k8snetc.backends.common.xtables.policy import CUT, lower_policy
 from k8snetc.backends.common.xtables.sets import Sets
-from k8snetc.backends.iptables.nat import MARK
 from k8snetc.backends.iptables.refusals import lower_refusals
 from k8snetc.ir.types import Admission, Family, PortRange, Program, Protocol
 
@@ -46,6 +46,8 @@ def filter_table(program: Program, family: Family, sets: Sets, *, comments: bool
         incoming.add(refuse)
 
     forwarded = Draft()
+    if policy is not None:
+        forwarded.add(CUT)
     if serves:
         forwarded.add(f"{_KNOWN} -m conntrack --ctstate DNAT -j ACCEPT")
     if serves or policy is not None:

@@ -2,7 +2,7 @@
 
 Knows: frontends that let somebody through. Must not know: refusals (filter table), policy.
 
-The packet mark `MARK` says "masquerade". It is set on the way down the dispatch trees, at the highest chain
+The mark that says "masquerade" is set on the way down the dispatch trees, at the highest chain
 below which everything agrees, and taken off again from what comes back untranslated.
 """
 
@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from k8snetc.backends.common.xtables import text
+from k8snetc.backends.common.xtables import masquerade, text
 from k8snetc.backends.common.xtables.chains import Chains, Draft
+from k8snetc.backends.common.xtables.masquerade import CLEAR_MARK, SET_MARK
 from k8snetc.backends.common.xtables.model import Jump, Table
 from k8snetc.backends.common.xtables.names import hashed
 from k8snetc.backends.common.xtables.sets import Sets, membership
@@ -33,19 +34,12 @@ from k8snetc.backends.iptables.frontends import (
 from k8snetc.ir.types import AddressSet, Balance, Family, FromInterface, Frontend, Program
 
 SERVICES = "K8SNETC-SERVICES"
-POSTROUTING = "K8SNETC-POSTROUTING"
-MASQUERADE = "K8SNETC-MASQUERADE"
 FOREIGN = "K8SNETC-MARK-FOREIGN"
-
-MARK = "0x1000/0x1000"
-"""The bit of the packet mark that says "masquerade" (docs/decisions). It lives within one node's packet path."""
-SET_MARK = f" -j MARK --set-xmark {MARK}"
-CLEAR_MARK = " -j MARK --set-xmark 0x0/0x1000"
 
 JUMPS = (
     Jump("PREROUTING", f"-A PREROUTING -j {SERVICES}"),
     Jump("OUTPUT", f"-A OUTPUT -j {SERVICES}"),
-    Jump("POSTROUTING", f"-A POSTROUTING -j {POSTROUTING}"),
+    masquerade.JUMP,
 )
 
 
@@ -81,20 +75,8 @@ def nat_table(
     if writer.hoisted:
         services.add(CLEAR_MARK)
     chains.put(SERVICES, services)
-    _postrouting(family, chains, " --random-fully" if random_fully else "")
+    masquerade.lower_masquerade(family, chains, random_fully=random_fully)
     return Table("nat", chains.all, JUMPS)
-
-
-def _postrouting(family: Family, chains: Chains, fully: str) -> None:
-    postrouting = Draft()
-    postrouting.add(f" -m mark --mark {MARK} -j {MASQUERADE}")
-    # An endpoint that reached itself through its service would answer itself directly: one rule for all of them.
-    postrouting.add(f" -m conntrack --ctstate DNAT{text.SAME_ADDRESS[family]} -j MASQUERADE{fully}")
-    chains.put(POSTROUTING, postrouting)
-    masquerade = Draft()
-    masquerade.add(CLEAR_MARK)  # a tunnel's outer packet keeps the mark, and must not be masqueraded again
-    masquerade.add(f" -j MASQUERADE{fully}")
-    chains.put(MASQUERADE, masquerade)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +114,9 @@ class _Writer:
         frontend = item.frontend
         note = text.origin_comment(frontend.service, frontend.origin) if self._comments else ""
         match item.shape:
-            case Plain(balancer, masquerade):
+            case Plain(balancer, whom):
                 if state is None:
-                    self._mark(draft, address, port, masquerade)
+                    self._mark(draft, address, port, whom)
                 draft.add(f"{address}{port}{self._balancers.end(balancer)}", frontend.origin, note)
             case Mixed() as mixed:
                 chain = self._mixed(frontend, mixed, marked=state not in {None, Masquerade.NOBODY})
@@ -142,8 +124,8 @@ class _Writer:
             case Refused():
                 draft.add(f"{address}{port} -j ACCEPT", frontend.origin, note)
 
-    def _mark(self, draft: Draft, address: str, port: str, masquerade: Masquerade) -> None:
-        match masquerade:
+    def _mark(self, draft: Draft, address: str, port: str, whom: Masquerade) -> None:
+        match whom:
             case Masquerade.NOBODY:
                 return
             case Masquerade.EVERYBODY:

@@ -2,9 +2,9 @@
 
 Knows: how an enforcement becomes rules. Must not know: services, and where in the built-in chains it is hung.
 
-The caller jumps to the root chain with packets that are forwarded and not part of a connection that was
-judged before. Whatever returns from it may pass; what may not is dropped in it. Nothing is
-accepted here, so that other rules still have their say.
+The caller first drops forwarded packets of connections that policy has cut (`CUT`), and then jumps to the root chain
+with those that are not part of a connection that was judged before. Whatever returns from it may pass; what
+may not is dropped in it. Nothing is accepted here, so that other rules still have their say.
 
 All names are derived from content: while one program replaces another, both can be there and
 complete, and the switch is the one jump to the root.
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
+from k8snetc.backends.common import conntrack
 from k8snetc.backends.common.xtables import text, trie
 from k8snetc.backends.common.xtables.chains import Chains, Draft
 from k8snetc.backends.common.xtables.sets import Sets, membership
@@ -30,6 +31,9 @@ from k8snetc.ir.types import (
     Rule,
     Verdict,
 )
+
+CUT = f" -m connmark --mark {conntrack.CUT} -j DROP"
+"""The rule that has to be first of all where policy is enforced: it drops what a new policy has cut, both ways."""
 
 _SIDE = {Direction.INGRESS: "src", Direction.EGRESS: "dst"}
 _POD = {Direction.INGRESS: "-d", Direction.EGRESS: "-s"}
@@ -62,23 +66,9 @@ class _Policy:
             for kind in (133, 134, 135, 136):
                 root.add(f" -p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j RETURN")
         root.add(f"{text.SAME_ADDRESS[self._family]} -j RETURN")
-        self._no_late_start(root)
         for direction in (Direction.EGRESS, Direction.INGRESS):
             self._dispatch(root, direction)
         return self._chains.put_content("P", root)
-
-    def _no_late_start(self, root: Draft) -> None:
-        """A TCP connection starts with SYN; who started one that is found half-way can't be told.
-
-        Without this, the server's next packet would revive, as a connection of its own, one that was cut
-        because a new policy denies it (`nf_conntrack_tcp_loose`).
-        """
-        pods = cover_prefixes(self._family, (prefix_of(p) for e in self._enforcements for p in e.pods))
-        for side in ("src", "dst"):
-            member = membership(self._sets, self._family, pods, side)
-            if member is not None:
-                late = " -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"
-                root.add(f"{member[0]}{late}{member[1]} -j DROP")
 
     def _dispatch(self, root: Draft, direction: Direction) -> None:
         entries = [

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from k8snetc.backends.base import EmitOptions
+from k8snetc.backends.common import conntrack
 from k8snetc.backends.iptables import BACKEND
 from k8snetc.backends.iptables.lower import lower
 from k8snetc.ir.parse import parse
@@ -385,10 +386,11 @@ def counter(cluster: Cluster, variant: str) -> int:
 
 
 def test_a_cut_connection_is_not_revived_by_its_server(shared_cluster: Cluster, variant: str) -> None:
-    """When its entry is gone, a packet from the midst of a connection passes in no direction."""
-    isolated = Enforcement("in", V4, Direction.INGRESS, (A,), rules=())
-    open_to_all = Enforcement("in", V4, Direction.INGRESS, (A,), rules=(Rule(Verdict.ALLOW, None, TCP),))
-    put(shared_cluster, Program(NODE, enforcements=(open_to_all,)), variant)
+    """The server goes on sending, which a rule for new connections would allow; nothing passes in either direction."""
+    shut = Program(NODE, enforcements=(Enforcement("in", V4, Direction.INGRESS, (A,)),))
+    everyone = (Rule(Verdict.ALLOW, None, TCP),)
+    wide = Program(NODE, enforcements=(Enforcement("in", V4, Direction.INGRESS, (A,), rules=everyone),))
+    put(shared_cluster, wide, variant)
     server = shared_cluster.popen("pod/shop/a", ["python3", "-uc", STREAM_SERVER])
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
@@ -396,8 +398,8 @@ def test_a_cut_connection_is_not_revived_by_its_server(shared_cluster: Cluster, 
     assert client.stdout is not None
     try:
         assert int(client.stdout.readline()) > 0
-        put_tables(shared_cluster, Program(NODE, enforcements=(isolated,)), variant)
-        shared_cluster.run("node/w1", ["conntrack", "-D", "-p", "tcp", "--dport", "21000"])
+        put_tables(shared_cluster, shut, variant)
+        assert shared_cluster.call("node/w1", conntrack.cut, wide, shut) == 1
         time.sleep(0.3)
         first = [int(client.stdout.readline()) for _ in range(8)]
     finally:
