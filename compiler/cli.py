@@ -29,6 +29,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "check_command",
         "Check manifests, or compare with golden files.",
     ),
+    "lint": (
+        "k8snetc.compiler.cli_lint",
+        "lint_command",
+        "Warn of what is valid in manifests and probably not meant.",
+    ),
     "diff": (
         "k8snetc.apply.cli_show",
         "diff_command",

@@ -221,10 +221,6 @@ class LabelIndex:
             known = self._by_key[key, value] = bits_of(positions, self.size)
         return known
 
-    def values(self, key: str) -> Iterator[str]:
-        """The values that the key has somewhere."""
-        return iter(self._positions.get(key, {}))
-
     def _meeting(self, condition: Requirement) -> Bits:
         known = self._answers.get(condition)
         if known is None:

@@ -102,9 +102,9 @@ class Cluster:
         )
         return inside & self._pod_index.select(peer.pods) if inside and peer.pods.requirements else inside
 
-    def namespaces_of(self, wanted: Selector) -> list[str]:
-        """The names of the namespaces that a selector selects."""
-        return [self._names[i] for i in positions_of(self._namespace_index.select(wanted))]
+    def has_nodes(self, peer: NodePeer) -> bool:
+        """Whether a peer selects any node."""
+        return bool(self._node_index.select(peer.nodes))
 
     def node_addresses(self, peer: NodePeer, family: Family) -> list[int]:
         """The addresses of the nodes that a peer selects."""

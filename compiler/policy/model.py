@@ -100,6 +100,7 @@ class Policy:
     """One policy object. A direction's rules are None where the policy says nothing about that direction.
 
     `order` sorts policies within their tier, first wins; for NETWORK it has no meaning beyond determinism.
+    `silenced`: directions whose rules mean nothing, because policyTypes leaves them out.
     """
 
     origin: Origin
@@ -108,6 +109,7 @@ class Policy:
     ingress: tuple[PolicyRule, ...] | None
     egress: tuple[PolicyRule, ...] | None
     order: tuple[int, str, str] = (0, "", "")
+    silenced: tuple[Direction, ...] = ()
     port_names: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ from k8snetc.compiler.manifests_admin import (
 )
 from k8snetc.compiler.manifests_policy import IPBlock, NetworkPolicy, PolicyPort
 from k8snetc.compiler.manifests_policy import Peer as NetworkPeer
-from k8snetc.compiler.manifests_workload import Pod
+from k8snetc.compiler.manifests_workload import Pod, PodSpec
 from k8snetc.compiler.policy.cluster import Cluster, NodeEntry, PodEntry
 from k8snetc.compiler.policy.model import (
     BlockPeer,
@@ -44,7 +44,7 @@ from k8snetc.compiler.policy.model import (
 )
 from k8snetc.compiler.selectors import EVERYTHING, Operator, Requirement, Selector, requirement, selector
 from k8snetc.ir.addresses import family_of, prefix_of, range_of, subtract
-from k8snetc.ir.types import Address, Family, Network, Origin, PortRange, Protocol, Verdict
+from k8snetc.ir.types import Address, Direction, Family, Network, Origin, PortRange, Protocol, Verdict
 
 FINISHED = frozenset({"Succeeded", "Failed"})
 # BaselineAdminNetworkPolicy has no priority; there is one, and it comes after every Baseline ClusterNetworkPolicy.
@@ -79,18 +79,23 @@ def cluster_of(manifests: Manifests, node: str | None) -> Cluster:
     )
 
 
-def _pod(pod: Pod, node: str | None) -> PodEntry:
+def port_numbers(spec: PodSpec) -> dict[tuple[str, Protocol], int]:
+    """The numbers of a pod's named ports; a name that is given twice is the first one."""
     ports: dict[tuple[str, Protocol], int] = {}
-    for port in pod.spec.ports:
+    for port in spec.ports:
         if port.name:
             ports.setdefault((port.name, Protocol[port.protocol]), port.container_port)
+    return ports
+
+
+def _pod(pod: Pod, node: str | None) -> PodEntry:
     return PodEntry(
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
         labels=pod.metadata.labels,
         local=node is None or pod.spec.node_name == node,
         addresses=_by_family(pod.addresses),
-        ports=ports,
+        ports=port_numbers(pod.spec),
         origin=pod.origin,
     )
 
@@ -154,7 +159,11 @@ def _network_policy(policy: NetworkPolicy) -> Policy:
             for i, r in enumerate(spec.egress)
         )
     subject = PodPeer(selector_of(spec.pod_selector), namespace=namespace)
-    return Policy(policy.origin, Tier.NETWORK, subject, ingress, egress)
+    silenced = (
+        *((Direction.INGRESS,) if ingress is None and spec.ingress else ()),
+        *((Direction.EGRESS,) if egress is None and spec.egress else ()),
+    )
+    return Policy(policy.origin, Tier.NETWORK, subject, ingress, egress, silenced=silenced)
 
 
 def _network_rule(
