@@ -44,6 +44,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("k8snetc.apply.cli_show", "status_command", "What is installed on this node."),
     "rollback": ("k8snetc.apply.cli", "rollback_command", "Go back to what was installed before."),
     "remove": ("k8snetc.apply.cli", "remove_command", "Leave this node as it was before the first apply."),
+    "trace": (
+        "k8snetc.lab.cli_trace",
+        "trace_command",
+        "What becomes of one connection, and why. No kernel needed.",
+    ),
     "lab": (
         "k8snetc.lab.cli",
         "lab_command",

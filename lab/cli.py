@@ -139,7 +139,7 @@ def lab_command(
         source.say("lab: addresses are assumed (--assume-addresses)")
     try:
         topology = topology_of(manifests)
-        programs = _programs(source, manifests, topology)
+        programs = programs_of(source, manifests, topology)
         wanted = _wanted(topology, programs, questions, most // tries)
         with Cluster(topology, with_cgroups=backend == "ebpf") as cluster:
             source.say(_built(topology))
@@ -155,7 +155,7 @@ def lab_command(
     return 0 if all(t.good for t in trials) else DIFFERENT
 
 
-def _programs(source: Source, manifests: Manifests, topology: Topology) -> dict[str, Program]:
+def programs_of(source: Source, manifests: Manifests, topology: Topology) -> dict[str, Program]:
     """The program of each node that is to have one."""
     from k8snetc.compiler.pipeline import compile_manifests
 
