@@ -376,6 +376,16 @@ class Object(Model):
     origin: InstanceOf[Origin]
 
 
+class ExactObject(Object):
+    """A top-level object in which an unknown field is an error: rules that are not indented below `spec`, say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    api_version: Text
+    kind: Text
+    status: object = None
+
+
 # --- label selectors -----------------------------------------------------------------------------------------
 
 

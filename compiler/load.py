@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from k8snetc.compiler.diagnostics import Diagnostic
 from k8snetc.compiler.document import Document, FieldPath, Flaw, JsonValue, Tree
@@ -19,7 +19,13 @@ from k8snetc.compiler.document import Document, FieldPath, Flaw, JsonValue, Tree
 SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "<stdin>"
 
-Blob = tuple[str, bytes]  # (name for messages, content)
+
+class Blob(NamedTuple):
+    """A text to read: its name for messages, its bytes, and whether somebody named it (and so expects objects)."""
+
+    name: str
+    data: bytes
+    named: bool = False
 
 
 class Documents:
@@ -38,14 +44,25 @@ class Documents:
             if isinstance(blob, Diagnostic):
                 self.diagnostics.append(blob)
             else:
-                yield from self._file(*blob)
+                yield from self._file(blob)
 
-    def _file(self, file: str, data: bytes) -> Iterator[Document]:
+    def _file(self, blob: Blob) -> Iterator[Document]:
+        file, data, named = blob
+        empty = True
         for tree in trees(file, data):
+            empty = False
             if isinstance(tree, Flaw):
                 self.diagnostics.append(Diagnostic(file, tree.line, tree.what, tree.fix))
             else:
                 yield from self._objects(file, tree, tree.value, tree.line)
+        if empty and named:
+            # An empty pipe is a command that failed: to take it for "no services" would remove them all.
+            fix = (
+                "see whether the command before it failed"
+                if file == STDIN
+                else "give a file that holds manifests"
+            )
+            self.diagnostics.append(Diagnostic(file, 0, "no objects in it", fix))
 
     def _objects(
         self,
@@ -131,9 +148,9 @@ def load(paths: Sequence[str], stdin: BinaryIO | None = None) -> Documents:
     return Documents(_blobs(paths, stdin))
 
 
-def documents(blobs: Iterable[Blob]) -> Documents:
+def documents(blobs: Iterable[tuple[str, bytes]]) -> Documents:
     """The documents of texts that are not in files: (name for messages, content) each."""
-    return Documents(blobs)
+    return Documents(Blob(*blob) for blob in blobs)
 
 
 def _blobs(paths: Sequence[str], stdin: BinaryIO | None) -> Iterator[Blob | Diagnostic]:
@@ -142,7 +159,7 @@ def _blobs(paths: Sequence[str], stdin: BinaryIO | None) -> Iterator[Blob | Diag
         if path == "-":
             if STDIN not in seen:
                 seen.add(STDIN)
-                yield STDIN, b"" if stdin is None else stdin.read()
+                yield Blob(STDIN, b"" if stdin is None else stdin.read(), named=True)
         elif path.startswith(("http://", "https://")):
             yield Diagnostic(path, 0, "an address on the web", "download it first, and give the file")
         elif os.path.isdir(path):
@@ -188,7 +205,7 @@ def _read(path: str, seen: set[str], *, regular: bool = False) -> Iterator[Blob 
             return
         seen.add(real)
         with open(path, "rb") as stream:
-            yield path, stream.read()
+            yield Blob(path, stream.read(), named=not regular)
     except OSError as error:
         yield _unreadable(path, error)
 

@@ -14,9 +14,12 @@ from typing import BinaryIO, NamedTuple
 
 from pydantic import ValidationError
 
-from k8snetc.compiler.diagnostics import Diagnostic, InputError
+from k8snetc.compiler.clashes import clashes
+from k8snetc.compiler.diagnostics import Diagnostic, InputError, Severity
 from k8snetc.compiler.document import Document, FieldPath, JsonValue
+from k8snetc.compiler.doubts import doubts
 from k8snetc.compiler.fields import LabelSelector, Object, Requirement, is_label, is_subdomain
+from k8snetc.compiler.kinds import Kind, Misfit, kind_of
 from k8snetc.compiler.load import Documents, load
 from k8snetc.compiler.manifests_admin import (
     AdminNetworkPolicy,
@@ -82,45 +85,6 @@ class Manifests:
     assumed: bool = False
 
 
-class _Kind(NamedTuple):
-    model: type[Object]
-    versions: frozenset[str]
-    group: str  # "" is the core group
-    namespaced: bool
-    slot: str  # the field of Manifests
-    dotted: bool = True  # names are subdomains (with dots), not labels
-
-
-_ADMIN = "policy.networking.k8s.io"
-_KINDS: dict[str, _Kind] = {
-    "Service": _Kind(Service, frozenset({"v1"}), "", True, "services", dotted=False),
-    "Endpoints": _Kind(Endpoints, frozenset({"v1"}), "", True, "endpoints"),
-    "EndpointSlice": _Kind(EndpointSlice, frozenset({"v1"}), "discovery.k8s.io", True, "endpoint_slices"),
-    "NetworkPolicy": _Kind(NetworkPolicy, frozenset({"v1"}), "networking.k8s.io", True, "network_policies"),
-    "ClusterNetworkPolicy": _Kind(
-        ClusterNetworkPolicy, frozenset({"v1alpha2"}), _ADMIN, False, "cluster_network_policies"
-    ),
-    "AdminNetworkPolicy": _Kind(
-        AdminNetworkPolicy, frozenset({"v1alpha1"}), _ADMIN, False, "admin_network_policies"
-    ),
-    "BaselineAdminNetworkPolicy": _Kind(
-        BaselineAdminNetworkPolicy, frozenset({"v1alpha1"}), _ADMIN, False, "baseline_admin_network_policies"
-    ),
-    "Pod": _Kind(Pod, frozenset({"v1"}), "", True, "pods"),
-    "Namespace": _Kind(Namespace, frozenset({"v1"}), "", False, "namespaces", dotted=False),
-    "Node": _Kind(Node, frozenset({"v1"}), "", False, "nodes"),
-    "Deployment": _Kind(Workload, frozenset({"v1"}), "apps", True, "workloads"),
-    "StatefulSet": _Kind(Workload, frozenset({"v1"}), "apps", True, "workloads"),
-    "DaemonSet": _Kind(Workload, frozenset({"v1"}), "apps", True, "workloads"),
-    "ReplicaSet": _Kind(Workload, frozenset({"v1"}), "apps", True, "workloads"),
-    "ReplicationController": _Kind(Workload, frozenset({"v1"}), "", True, "workloads"),
-    "Job": _Kind(Workload, frozenset({"v1"}), "batch", True, "workloads"),
-    "CronJob": _Kind(CronJob, frozenset({"v1"}), "batch", True, "workloads"),
-}
-# Groups that these kinds were in before; the API server no longer serves them.
-_FORMER_GROUPS = {"extensions"}
-
-
 def read(paths: Sequence[str], stdin: BinaryIO | None = None, *, namespace: str = "default") -> Manifests:
     """Load and validate. Raises `InputError` with everything that is wrong in any of the files."""
     return validate(load(paths, stdin), namespace=namespace)
@@ -138,6 +102,7 @@ def validate(documents: Documents, *, namespace: str = "default") -> Manifests:
     try:
         for document in documents:
             state.add(document)
+        state.finish()
     finally:
         if collecting:
             gc.enable()
@@ -153,6 +118,7 @@ class _State:
 
     namespace: str
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
     found: dict[str, list[Object]] = field(default_factory=dict)
     skipped: dict[tuple[str, str], int] = field(default_factory=dict)
     seen: dict[tuple[str, str, str, str], Object] = field(default_factory=dict)
@@ -166,15 +132,19 @@ class _State:
                 document, (missing,), f"an object without {missing}", "every manifest has apiVersion and kind"
             )
             return
-        kind = self.kind(document, version, name)
+        kind = kind_of(version, name)
         if kind is None:
+            self.skipped[version, name] = self.skipped.get((version, name), 0) + 1
+            return
+        if isinstance(kind, Misfit):
+            self.error(document, (kind.field,), kind.what, kind.fix)
             return
         metadata = value.get("metadata")
-        meta = dict(metadata) if isinstance(metadata, dict) else {}
-        if not isinstance(metadata, dict) or not self.identify(document, meta, kind):
-            if not isinstance(metadata, dict):
-                self.error(document, ("metadata",), f"a {name} without metadata", "give metadata with a name")
+        if not isinstance(metadata, dict):
+            self.error(document, ("metadata",), f"a {name} without metadata", "give metadata with a name")
             return
+        meta = dict(metadata)
+        named = self.identify(document, meta, kind)
         origin = Origin(document.file, document.line, name, str(meta["namespace"]), str(meta["name"]))
         raw: dict[str, object] = {**value, "metadata": meta, "origin": origin}
         try:
@@ -186,10 +156,13 @@ class _State:
         except ValidationError as error:
             self.explain(document, error)
             return
+        if not named:
+            return
         key = (kind.group, name, origin.namespace, origin.name)
         before = self.seen.setdefault(key, model)
         if before is model:
             self.found.setdefault(kind.slot, []).append(model)
+            self.warn(document, model)
         elif before.model_copy(update={"origin": origin}) != model:
             self.error(
                 document,
@@ -199,66 +172,41 @@ class _State:
                 "keep one of the two",
             )
 
-    def kind(self, document: Document, version: str, name: str) -> _Kind | None:
-        """The kind if it matters; None (and counted, or an error) otherwise."""
-        group, _, number = version.rpartition("/")
-        kind = _KINDS.get(name)
-        if kind is not None and (group == kind.group or group in _FORMER_GROUPS):
-            if group == kind.group and number in kind.versions:
-                return kind
-            wanted = f"{kind.group}/{max(kind.versions)}".lstrip("/")
-            self.error(
-                document,
-                ("apiVersion",),
-                f"{name} of {version}, which is not served"
-                if group in _FORMER_GROUPS or kind.group != _ADMIN
-                else f"{name} of {version}, which is not supported",
-                f"use apiVersion: {wanted}",
-            )
-            return None
-        self.skipped[version, name] = self.skipped.get((version, name), 0) + 1
-        return None
-
-    def identify(self, document: Document, meta: dict[str, JsonValue], kind: _Kind) -> bool:
-        """Settle name and namespace; False, with an error, where they can't be used."""
+    def identify(self, document: Document, meta: dict[str, JsonValue], kind: Kind) -> bool:
+        """Settle name and namespace. False, with an error, where they can't be used; then they are stand-ins."""
+        good = True
         name = meta.get("name")
         if name is None and isinstance(meta.get("generateName"), str):
-            name = meta["name"] = str(meta["generateName"]).rstrip("-")
-        good = True
+            name = str(meta["generateName"]).rstrip("-")
         if not isinstance(name, str) or not name:
-            self.error(
-                document, ("metadata", "name"), "an object without a name", "give metadata.name, as text"
-            )
+            what = "an object without a name" if name in {None, ""} else f"{name!r} is not text"
+            self.error(document, ("metadata", "name"), what, "give metadata.name, as text")
             good = False
         elif not (is_subdomain(name) if kind.dotted else is_label(name)):
             dots = ", - and ." if kind.dotted else " and -"
-            size = 253 if kind.dotted else 63
+            fix = f"use at most {253 if kind.dotted else 63} of a-z, 0-9{dots}, with a letter or digit at both ends"
             self.error(
-                document,
-                ("metadata", "name"),
-                f"{name!r} is no name of a {document.value['kind']}",
-                f"use at most {size} of a-z, 0-9{dots}, with a letter or digit at both ends",
+                document, ("metadata", "name"), f"{name!r} is no name of a {document.value['kind']}", fix
             )
             good = False
+        meta["name"] = name if good else "default"
+        namespace = meta.get("namespace")
         if not kind.namespaced:
             meta["namespace"] = ""
-            return good
-        namespace = meta.get("namespace")
-        if namespace is None or namespace == "":
+        elif namespace is None or namespace == "":
             meta["namespace"] = self.namespace
         elif not isinstance(namespace, str) or not is_label(namespace):
-            self.error(
-                document,
-                ("metadata", "namespace"),
-                f"{namespace!r} is no name of a namespace",
-                "use at most 63 of a-z, 0-9 and -, with a letter or digit at both ends",
-            )
+            fix = "use at most 63 of a-z, 0-9 and -, with a letter or digit at both ends"
+            self.error(document, ("metadata", "namespace"), f"{namespace!r} is no name of a namespace", fix)
+            meta["namespace"] = self.namespace
             good = False
         return good
 
     def error(self, document: Document, path: FieldPath, what: str, fix: str) -> None:
         """Note an error at a field of a document."""
         line = document.locate(path) if path else document.line
+        if "{{" in what:
+            fix = "this looks like a template: render it first, as with `helm template`"
         self.diagnostics.append(Diagnostic(document.file, line, what, fix))
 
     def explain(self, document: Document, error: ValidationError) -> None:
@@ -268,15 +216,34 @@ class _State:
         for path, what, fix in findings(error, document.value):
             self.error(document, path, what, fix)
 
+    def warn(self, document: Document, model: Object) -> None:
+        """Note what is allowed but hardly meant."""
+        for path, what, fix in doubts(model, document.value):
+            line = document.locate(path)
+            self.warnings.append(Diagnostic(document.file, line, what, fix, Severity.WARNING))
+
+    def finish(self) -> None:
+        """Look for what can only be seen when all objects are there."""
+        services = [s for s in self.found.get("services", ()) if isinstance(s, Service)]
+        pods = [p for p in self.found.get("pods", ()) if isinstance(p, Pod)]
+        for clash in clashes(services, pods):
+            (self.diagnostics if clash.severity is Severity.ERROR else self.warnings).append(clash)
+
     def manifests(self) -> Manifests:
         """What was found."""
         slots: dict[str, tuple[object, ...]] = {name: tuple(objects) for name, objects in self.found.items()}
         skipped = tuple(Skipped(v, k, n) for (v, k), n in sorted(self.skipped.items()))
-        return Manifests(**slots, skipped=skipped)  # type: ignore[arg-type]  # _KINDS says what is in each slot
+        warnings = tuple(sorted(set(self.warnings)))
+        return Manifests(**slots, skipped=skipped, warnings=warnings)  # type: ignore[arg-type]  # _KINDS says what is in each slot
 
 
 def _owner(origin: Origin) -> str:
     return f"{origin.namespace}/{origin.name}" if origin.namespace else origin.name
+
+
+def _is_flat(value: dict[str, object]) -> bool:
+    """Whether a selector is that of a Service (text to text), not a LabelSelector."""
+    return not any(isinstance(inner, dict | list) for inner in value.values())
 
 
 _TEXT_MAPS = frozenset({"labels", "annotations", "matchLabels"})
@@ -289,7 +256,7 @@ def _without_nulls(value: dict[str, object]) -> dict[str, object]:
         if isinstance(item, dict):
             out: dict[str, object] = {}
             for key, inner in item.items():
-                if key in _TEXT_MAPS and isinstance(inner, dict):
+                if isinstance(inner, dict) and (key in _TEXT_MAPS or (key == "selector" and _is_flat(inner))):
                     out[key] = {k: "" if v is None else v for k, v in inner.items()}
                 elif inner is not None:
                     out[key] = strip(inner)

@@ -16,10 +16,10 @@ from pydantic import AfterValidator, Field, model_validator
 from k8snetc.compiler.fields import (
     ContainerPortName,
     Exact,
+    ExactObject,
     Int,
     LabelSelector,
     NetworkField,
-    Object,
     Port,
     Problems,
     ProtocolName,
@@ -261,7 +261,7 @@ class ClusterNetworkPolicySpec(Exact):
     egress: tuple[ClusterEgressRule, ...] = ()
 
 
-class ClusterNetworkPolicy(Object):
+class ClusterNetworkPolicy(ExactObject):
     """policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy."""
 
     spec: ClusterNetworkPolicySpec
@@ -315,7 +315,7 @@ class AdminNetworkPolicySpec(Exact):
     egress: tuple[AdminEgressRule, ...] = ()
 
 
-class AdminNetworkPolicy(Object):
+class AdminNetworkPolicy(ExactObject):
     """policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy."""
 
     spec: AdminNetworkPolicySpec
@@ -339,7 +339,7 @@ class BaselineAdminNetworkPolicySpec(Exact):
         return self
 
 
-class BaselineAdminNetworkPolicy(Object):
+class BaselineAdminNetworkPolicy(ExactObject):
     """policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy: there is one, named `default`."""
 
     spec: BaselineAdminNetworkPolicySpec

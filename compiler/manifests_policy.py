@@ -15,9 +15,9 @@ from pydantic import Field, model_validator
 
 from k8snetc.compiler.fields import (
     Exact,
+    ExactObject,
     LabelSelector,
     NetworkField,
-    Object,
     Port,
     PortOrName,
     Problems,
@@ -128,7 +128,7 @@ class NetworkPolicySpec(Exact):
         return self
 
 
-class NetworkPolicy(Object):
+class NetworkPolicy(ExactObject):
     """networking.k8s.io/v1 NetworkPolicy."""
 
     spec: NetworkPolicySpec = NetworkPolicySpec()

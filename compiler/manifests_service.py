@@ -104,19 +104,13 @@ def _cluster_ips(value: object) -> tuple[Address, ...]:
     return tuple(addresses)
 
 
-def _source_ranges(value: object) -> tuple[Network, ...]:
-    """CIDR blocks; the API server allows blanks around them here (ValidateLoadBalancerSourceRanges)."""
-    if not isinstance(value, list | tuple):
-        raise refuse(f"{value!r} is no list", "write a list of CIDR blocks")
-    networks: list[Network] = []
-    for item in value:
-        if isinstance(item, IPv4Network | IPv6Network):
-            networks.append(item)
-        elif isinstance(item, str):
-            networks.append(parse_network(item.strip()))
-        else:
-            raise refuse(f"{item!r} is no text", "write the CIDR block as a quoted string")
-    return tuple(networks)
+def _source_range(value: object) -> Network:
+    """A CIDR block; the API server allows blanks around it here (ValidateLoadBalancerSourceRanges)."""
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if not isinstance(value, str):
+        raise refuse(f"{value!r} is no text", "write the CIDR block as a quoted string")
+    return parse_network(value.strip())
 
 
 class ServiceSpec(Model):
@@ -136,7 +130,7 @@ class ServiceSpec(Model):
     session_affinity: Literal["None", "ClientIP"] = "None"
     session_affinity_config: AffinityConfig = AffinityConfig()
     load_balancer_ip: Text = ""
-    load_balancer_source_ranges: Annotated[tuple[Network, ...], PlainValidator(_source_ranges)] = ()
+    load_balancer_source_ranges: tuple[Annotated[Network, PlainValidator(_source_range)], ...] = ()
     load_balancer_class: Text = ""
     external_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
     internal_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
@@ -146,6 +140,13 @@ class ServiceSpec(Model):
     ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
     allocate_load_balancer_node_ports: Flag = True
     traffic_distribution: Text = ""
+
+    @field_validator("cluster_ip")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        if value not in {"", "None"}:
+            parse_address(value)
+        return value
 
     @property
     def headless(self) -> bool:
