@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from k8snetc.compiler.manifests import Manifests
     from k8snetc.ir.types import Program
     from k8snetc.lab.cluster import Cluster
+    from k8snetc.lab.expect import Predictor
     from k8snetc.lab.outcome import Trial
     from k8snetc.lab.targets import Target
     from k8snetc.lab.topology import Topology
@@ -130,6 +131,7 @@ def lab_command(
     from k8snetc.backends.target import InstallError
     from k8snetc.compiler.pipeline import read
     from k8snetc.lab.cluster import Cluster
+    from k8snetc.lab.expect import Predictor
     from k8snetc.lab.from_manifests import topology_of
     from k8snetc.lab.handle import LabError
     from k8snetc.lab.topology import TopologyError
@@ -145,7 +147,8 @@ def lab_command(
             source.say(_built(topology))
             if backend is not None:
                 _install(source, cluster, backend, variant, programs)
-            trials = _try(cluster, programs if backend else {}, wanted, tries, timeout)
+            predictor = Predictor(topology, programs if backend else {}, at_sockets=cluster.has_cgroups)
+            trials = _try(cluster, predictor, wanted, tries, timeout)
             _show(topology, trials, form)
             if hold:
                 _hold(cluster)
@@ -218,16 +221,15 @@ def _install(
 
 def _try(
     cluster: Cluster,
-    programs: Mapping[str, Program],
+    predictor: Predictor,
     wanted: Sequence[tuple[str, Target]],
     tries: int,
     timeout: float,
 ) -> list[Trial]:
-    from k8snetc.lab.expect import Predictor, observe
+    from k8snetc.lab.expect import observe
     from k8snetc.lab.outcome import Trial
     from k8snetc.lab.targets import probes
 
-    predictor = Predictor(cluster.topology, programs)
     planned = [
         (probe, target)
         for client, target in wanted

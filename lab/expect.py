@@ -82,7 +82,9 @@ def arrival_of(result: ProbeResult) -> Arrival:
 class Predictor:
     """The programs of a lab's nodes, ready to be asked. Nodes that are not in `programs` have none.
 
-    `ports` are listened on besides those of the topology: (place, port).
+    `ports` are listened on besides those of the topology: (place, port). `at_sockets`: the dataplane may translate in
+    connect(2), before there is a packet. Then a pod that is its own endpoint may talk to itself without leaving the
+    pod, and sees its own address instead of the node's.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class Predictor:
         programs: Mapping[str, Program],
         *,
         ports: Iterable[tuple[str, Port]] = (),
+        at_sockets: bool = False,
     ) -> None:
         self._topology = topology
+        self.at_sockets = at_sockets
         self._nodes = {name: Interpreter(program) for name, program in programs.items()}
         self._owners = topology.owners
         self._open: dict[tuple[str, Port], str] = {}
@@ -209,6 +213,8 @@ class _Way:
             if delivery.masqueraded:
                 own = self._topology.address(f"node/{node}", Family(source.version))
                 source, before = (own if own is not None else source), flow.source
+            if self._p.at_sockets and sender is Sender.POD and delivery.address == flow.source:
+                self._arrive(self._home, _Flow(flow.source, delivery.address, delivery.port))
             if delivery.translated or delivery.masqueraded:
                 rewritten = (*rewritten, (node, before))
             self._leave(node, _Flow(source, delivery.address, delivery.port, rewritten))
@@ -288,10 +294,11 @@ def compare(
     probes: Iterable[Probe],
     *,
     ports: Iterable[tuple[str, Port]] = (),
+    at_sockets: bool = False,
 ) -> list[Mismatch]:
     """Probe, and return what became otherwise than the nodes' programs say."""
     wanted = list(probes)
-    predictor = Predictor(cluster.topology, programs, ports=ports)
+    predictor = Predictor(cluster.topology, programs, ports=ports, at_sockets=at_sockets)
     expected = [predictor.predict(p) for p in wanted]
     return [
         Mismatch(probe, what, result)

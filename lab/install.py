@@ -43,7 +43,14 @@ def remove_program(cluster: Cluster, node: str, backend: str) -> tuple[str, ...]
 
 
 def _here(backend: str, program: Program | None, options: InstallOptions) -> tuple[str, ...]:
-    target = target_for(backend, options)
+    try:
+        target = target_for(backend, options)
+    except ModuleNotFoundError as error:
+        if error.name != f"k8snetc.backends.{backend}.install":
+            raise
+        raise LabError(
+            f"{backend} can be compiled, but this version can't install it; try another back end"
+        ) from None
     goal = target.empty() if program is None else target.desired(program)
     titles = []
     for step in target.steps(target.observe(), goal):

@@ -94,6 +94,18 @@ def test_hairpin_and_outside_clients_are_masqueraded() -> None:
     assert {a.source for a in predict("pod/shop/h", "10.96.0.1", 80).arrivals} == {W2}
 
 
+def test_a_pod_that_is_its_own_endpoint_may_stay_inside_where_sockets_are_balanced() -> None:
+    probe = Probe("pod/shop/b", SERVICE, TCP, 80)
+    programs = {"w1": program("w1", WEB)}
+    inside = arrival("pod/shop/b", "10.244.1.3", "10.244.1.3")
+    there = Predictor(small(), programs, at_sockets=True).predict(probe).arrivals
+    assert there == Predictor(small(), programs).predict(probe).arrivals | {inside}
+    other = Probe("pod/shop/a", SERVICE, TCP, 80)
+    assert Predictor(small(), programs, at_sockets=True).predict(other) == Predictor(
+        small(), programs
+    ).predict(other)
+
+
 def test_the_second_node_judges_what_the_first_one_sends() -> None:
     through = predict("client/out", "172.18.0.1", 30080)
     assert through.arrivals == frozenset()
