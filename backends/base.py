@@ -42,9 +42,15 @@ class UnsupportedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EmitOptions:
-    """How artifacts are written. `comments`: rules carry the origin where the target has comments."""
+    """How artifacts are written. `comments`: rules carry the origin where the target has comments.
+
+    `ipvs_scheduler` is for Services that ask for none (`name` or `name:flag,flag`); `ipvs_strict_arp`: nobody outside
+    learns that the node has the service addresses. Both are named as kube-proxy names them.
+    """
 
     comments: bool = True
+    ipvs_scheduler: str = "rr"
+    ipvs_strict_arp: bool = False
 
 
 class Backend(Protocol):

@@ -71,12 +71,15 @@ class InstallOptions:
     """How to install, for all back ends together; each takes what concerns it.
 
     `comments`: rules carry the origin. `iptables` is the variant: `auto` (what `iptables` on PATH is), `legacy` or
-    `nft`. `wait` is how many seconds to wait for somebody else's lock (xtables). The rest is for eBPF.
+    `nft`. `wait` is how many seconds to wait for somebody else's lock (xtables). `ipvs_...`
+    are those of `EmitOptions`. The rest is for eBPF.
     """
 
     comments: bool = True
     iptables: str = "auto"
     wait: int = 10
+    ipvs_scheduler: str = "rr"
+    ipvs_strict_arp: bool = False
     uplinks: tuple[str, ...] = ()
     pod_interfaces: tuple[str, ...] = ()
     cgroup: str | None = None

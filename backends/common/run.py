@@ -41,9 +41,12 @@ def holding(descriptor: int) -> Iterator[None]:
         _held.reset(token)
 
 
-def run(argv: Sequence[str], stdin: str = "", timeout: float = TIMEOUT) -> str:
-    """Run to the end and return standard output. Raises `CommandError` for everything but exit code 0."""
-    done = _run(argv, stdin.encode("utf-8", "surrogateescape"), timeout)
+def run(argv: Sequence[str], stdin: str = "", timeout: float = TIMEOUT, *, quiet: bool = False) -> str:
+    """Run to the end and return standard output. Raises `CommandError` for everything but exit code 0.
+
+    `quiet`: for a program whose exit code tells only of its last line; what it says on standard error is a failure.
+    """
+    done = _run(argv, stdin.encode("utf-8", "surrogateescape"), timeout, quiet=quiet)
     return done.decode("utf-8", "surrogateescape")
 
 
@@ -52,7 +55,7 @@ def run_bytes(argv: Sequence[str], timeout: float = TIMEOUT) -> bytes:
     return _run(argv, b"", timeout)
 
 
-def _run(argv: Sequence[str], stdin: bytes, timeout: float) -> bytes:
+def _run(argv: Sequence[str], stdin: bytes, timeout: float, *, quiet: bool = False) -> bytes:
     try:
         done = subprocess.run(
             argv,
@@ -69,6 +72,6 @@ def _run(argv: Sequence[str], stdin: bytes, timeout: float) -> bytes:
         raise CommandError(argv, None, f"no end after {timeout:g} seconds") from e
     except OSError as e:
         raise CommandError(argv, None, str(e)) from e
-    if done.returncode:
+    if done.returncode or (quiet and done.stderr.strip()):
         raise CommandError(argv, done.returncode, done.stderr.decode("utf-8", "replace"))
     return done.stdout

@@ -5,14 +5,14 @@ Knows: the order in which these are asked in INPUT, FORWARD and OUTPUT. Must not
 
 from __future__ import annotations
 
-from k8snetc.backends.common.xtables import text, trie
+from k8snetc.backends.common.xtables.admissions import admit
 from k8snetc.backends.common.xtables.chains import Chains, Draft
 from k8snetc.backends.common.xtables.masquerade import MARK
 from k8snetc.backends.common.xtables.model import Jump, Table
 from k8snetc.backends.common.xtables.policy import CUT, lower_policy
 from k8snetc.backends.common.xtables.sets import Sets
 from k8snetc.backends.iptables.refusals import lower_refusals
-from k8snetc.ir.types import Admission, Family, PortRange, Program, Protocol
+from k8snetc.ir.types import Family, Program
 
 INPUT = "K8SNETC-INPUT"
 FORWARD = "K8SNETC-FORWARD"
@@ -41,7 +41,7 @@ def filter_table(program: Program, family: Family, sets: Sets, *, comments: bool
         # Routing to 127.0.0.0/8 is open for NodePorts; nobody else may come in by it (CVE-2020-8558).
         guard = " -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
         incoming.add(f" ! -s 127.0.0.0/8 -d 127.0.0.0/8{guard}")
-    _admit(program, chains, incoming, comments)
+    admit(program, chains, incoming, comments=comments)
     if refusals is not None:
         incoming.add(refuse)
 
@@ -71,28 +71,3 @@ def filter_table(program: Program, family: Family, sets: Sets, *, comments: bool
             chains.put(name, draft)
             jumps.append(JUMPS[name])
     return Table("filter", chains.all, tuple(jumps)) if jumps else None
-
-
-def _admit(program: Program, chains: Chains, incoming: Draft, comments: bool) -> None:
-    """Let in what comes to the node's own ports that services announce (healthCheckNodePort)."""
-    for protocol in Protocol:
-        mine = sorted((a for a in program.admissions if a.protocol is protocol), key=lambda a: a.port)
-        if mine:
-            tree = trie.build([trie.Entry(a.port, 16, a) for a in mine], 16)
-            _admissions(chains, incoming, tree, comments)
-
-
-def _admissions(chains: Chains, draft: Draft, node: trie.Node[Admission], comments: bool) -> None:
-    match node:
-        case trie.Leaf(entries=entries):
-            for _, _, admission in entries:
-                port = text.dport(admission.protocol, PortRange(admission.port, admission.port))
-                note = text.origin_comment("", admission.origin) if comments else ""
-                draft.add(f"{port} -j ACCEPT", admission.origin, note)
-        case trie.Branch(children=children):
-            for child in children:
-                below = Draft()
-                _admissions(chains, below, child, comments)
-                protocol = trie.entries_of(child)[0].item.protocol
-                span = PortRange(child.value, child.value | ((1 << (16 - child.length)) - 1))
-                draft.add(f"{text.dport(protocol, span)} -g {chains.put_content('H', below)}")

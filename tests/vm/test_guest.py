@@ -56,7 +56,7 @@ def test_the_devices_that_ipvs_and_tunnels_need() -> None:
         subprocess.run(["ip", "link", "delete", name], check=True, timeout=60)
 
 
-def test_sctp_sockets_speak() -> None:
+def test_sctp_sockets_speak(sctp_sockets: None) -> None:
     with (
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP) as server,
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP) as client,

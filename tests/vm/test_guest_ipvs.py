@@ -122,7 +122,7 @@ _counter = itertools.count()
 
 
 @pytest.fixture
-def net() -> Iterator[Net]:
+def net(sctp_sockets: None) -> Iterator[Net]:
     made = f"v{os.getpid()}-{next(_counter)}"
     net = Net(f"{made}d", f"{made}c", (f"{made}a", f"{made}b"))
     try:

@@ -11,14 +11,15 @@ from k8snetc.backends.base import Artifact
 from k8snetc.backends.common.xtables.model import IpSet, Ruleset, Sysctl, Table, Xtables
 from k8snetc.ir.types import Family
 
+BY_CONTENT = "A set's name is made of its content: an unchanged set is left as it is."
 TOOL = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 
 
-def emit(model: Xtables) -> tuple[Artifact, ...]:
+def emit(model: Xtables, sets_note: str = BY_CONTENT) -> tuple[Artifact, ...]:
     """All artifacts, in the order in which they are installed."""
     artifacts = []
     if model.sets:
-        artifacts.append(Artifact("ipset.restore", sets_text(model.sets)))
+        artifacts.append(Artifact("ipset.restore", sets_text(model.sets, sets_note)))
     if model.sysctls:
         artifacts.append(Artifact("sysctl.conf", sysctls_text(model.sysctls)))
     for ruleset in model.rulesets:
@@ -34,12 +35,9 @@ def emit(model: Xtables) -> tuple[Artifact, ...]:
     return tuple(artifacts)
 
 
-def sets_text(sets: Iterable[IpSet]) -> str:
-    """Text for `ipset restore`: every set, then its elements."""
-    lines = [
-        "# IP sets. Install with: ipset -exist restore < ipset.restore",
-        "# A set's name is made of its content: an unchanged set is left as it is.",
-    ]
+def sets_text(sets: Iterable[IpSet], note: str = BY_CONTENT) -> str:
+    """Text for `ipset restore`: every set, then its elements. `note` is for people."""
+    lines = ["# IP sets. Install with: ipset -exist restore < ipset.restore", f"# {note}"]
     for one in sets:
         lines.append(one.create)
         lines.extend(f"add {one.name} {e}" for e in one.elements)

@@ -60,23 +60,32 @@ class Tools:
 
     def steps(self, live: State, goal: State) -> tuple[Step, ...]:
         """What leads from `live` to `goal`."""
-        return tuple(self._steps(live, goal))
+        return (*self.growing(live, goal), *self.shrinking(live, goal))
 
-    def _steps(self, live: State, goal: State) -> Iterator[Step]:
+    def growing(self, live: State, goal: State, *, together: bool = True) -> tuple[Step, ...]:
+        """The first part: what comes, and the tables. `together`: several tables change at one stroke (`switch`)."""
+        return tuple(self._growing(live, goal, together=together))
+
+    def _growing(self, live: State, goal: State, *, together: bool) -> Iterator[Step]:
         grow = list(_grow(live.sets, goal.sets))
         if grow:
             yield _step(f"sets: add {len(grow)} entries", len(grow), lambda: _ipset(grow))
         opening, closing = _settings(live.sysctls, goal.sysctls)
         yield from closing
-        for restore in plan(live, goal):
+        for restore in plan(live, goal) if together else _one_by_one(live, goal):
             yield Step(restore.title, self._commit(restore), restore.lines)
         yield from opening
+
+    def shrinking(self, live: State, goal: State) -> tuple[Step, ...]:
+        """The second part: elements and sets that go."""
+        steps = []
         shrink = list(_shrink(live.sets, goal.sets))
         gone = sorted(n for n in live.sets if n not in goal.sets)
         if shrink:
-            yield _step(f"sets: remove {len(shrink)} entries", len(shrink), lambda: _ipset(shrink))
+            steps.append(_step(f"sets: remove {len(shrink)} entries", len(shrink), lambda: _ipset(shrink)))
         if gone:
-            yield _step(f"sets: remove {len(gone)} sets", len(gone), lambda: _destroy(gone))
+            steps.append(_step(f"sets: remove {len(gone)} sets", len(gone), lambda: _destroy(gone)))
+        return tuple(steps)
 
     def _commit(self, restore: Restore) -> Callable[[], None]:
         return lambda: self.restore(restore.family, restore.text)
@@ -114,10 +123,26 @@ def _grow(live: Mapping[str, IpSet], goal: Mapping[str, IpSet]) -> Iterator[str]
 
 
 def _shrink(live: Mapping[str, IpSet], goal: Mapping[str, IpSet]) -> Iterator[str]:
-    for name in sorted(goal):
+    """Lines that remove elements, the sets in the opposite order of `_grow`.
+
+    What follows an element's first word (a mark) is no part of its identity: a new mark has replaced the old.
+    """
+    for name in sorted(goal, reverse=True):
         there, wanted = live.get(name), goal[name]
         if there is not None and there.elements is not None and wanted.elements is not None:
-            yield from (f"del {name} {e}" for e in sorted(there.elements - wanted.elements))
+            kept = {e.partition(" ")[0] for e in wanted.elements}
+            gone = {e.partition(" ")[0] for e in there.elements - wanted.elements}
+            yield from (f"del {name} {e}" for e in sorted(gone - kept))
+
+
+def _one_by_one(live: State, goal: State) -> Iterator[Restore]:
+    """The tables one after the other, each at one stroke: for a back end that is not atomic anyway."""
+    now = live
+    for key in sorted({*live.tables, *goal.tables}):
+        tables = {**now.tables, key: goal.table(key)}
+        then = State({k: t for k, t in tables.items() if t}, now.sets, now.sysctls)
+        yield from plan(now, then)
+        now = then
 
 
 def _settings(live: Mapping[str, str], goal: Mapping[str, str]) -> tuple[list[Step], list[Step]]:

@@ -1,0 +1,189 @@
+"""Virtual services: one for each service address and port, and one for each firewall mark where that is not enough.
+
+Knows: IPVS finds a service by the packet's mark first, then by address, protocol and port. Must not know: how a mark
+gets on a packet (`tables`).
+
+A mark is needed where one address and port means different endpoints to different senders (traffic policy Local, with
+its short cut for the cluster), and for NodePorts (the kernel knows best which addresses are the node's).
+
+Session affinity is IPVS's persistence. A persistent service of a mark keeps the packet's port, though
+(`ip_vs_sched_persist` in Linux), so there the scheduler has to do it: Maglev hashing sends a client to one server, and
+when servers come or go nearly all clients stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from k8snetc.backends.common.xtables import text
+from k8snetc.backends.ipvs.model import MASQUERADING, METHODS, Destination, RealServer, VirtualService
+from k8snetc.backends.ipvs.senders import Sender, action_of, senders
+from k8snetc.ir.types import Balance, Balancer, Exposure, Family, Frontend, Program, Protocol, Refusal
+
+KIND = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
+FORWARDED = frozenset({Exposure.EXTERNAL_IP, Exposure.LOAD_BALANCER})
+"""The exposures whose packets a real server can get unchanged: their address can be given to it."""
+
+_REFUSING = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One frontend: which senders are dropped, masqueraded, and sent to a service by mark (else by address)."""
+
+    frontend: Frontend
+    drops: frozenset[Sender] = frozenset()
+    masquerades: frozenset[Sender] = frozenset()
+    marks: Mapping[Sender, int] = field(default_factory=dict)
+
+
+class Virtual:
+    """The virtual services of one family, and the plan of each frontend. `scheduler` is for who asks for none."""
+
+    def __init__(self, program: Program, family: Family, scheduler: str) -> None:
+        self._family = family
+        self._scheduler = scheduler
+        self._senders = senders(program.node, family)
+        self._balancers = {b.name: b for b in program.balancers}
+        self._frontends = [f for f in program.frontends if f.family is family]
+        self._services: dict[str, VirtualService] = {}
+        self._marks = _Marks(self._identities())
+        self.real_servers: list[RealServer] = []
+        self.plans = tuple(self._plan(f) for f in self._frontends)
+
+    @property
+    def services(self) -> Iterable[VirtualService]:
+        """All virtual services."""
+        return self._services.values()
+
+    # --- which service a sender of a frontend is for ---
+
+    def _actions(self, frontend: Frontend) -> dict[Sender, Balance | Refusal]:
+        return {s: action_of(frontend, s) for s in self._senders}
+
+    def _primary(self, frontend: Frontend) -> Balancer | None:
+        """The balancer that the service of the frontend's address has; None: one that refuses."""
+        if frontend.address is None:
+            return None
+        actions = self._actions(frontend)
+        if actions[Sender.OTHER] is Refusal.REJECT:
+            return None
+        for sender in reversed(self._senders):
+            action = actions[sender]
+            if isinstance(action, Balance):
+                return self._balancers[action.balancer]
+        return None
+
+    def _identity(self, frontend: Frontend, action: Balance | Refusal) -> str | None:
+        """What the mark for this stands for; None: the frontend's address does."""
+        if isinstance(action, Refusal):
+            if frontend.address is not None and self._primary(frontend) is None:
+                return None
+            return _REFUSING
+        balancer = self._balancers[action.balancer]
+        primary = self._primary(frontend)
+        if primary is not None and primary.name == balancer.name:
+            return None
+        where = "node" if frontend.address is None else text.address(frontend.address)
+        others = dict.fromkeys(
+            a.balancer for s in reversed(self._senders) if isinstance(a := action_of(frontend, s), Balance)
+        )
+        return f"{where} {frontend.protocol.value} {frontend.port} {list(others).index(balancer.name)}"
+
+    def _identities(self) -> list[str]:
+        found = (
+            self._identity(f, a)
+            for f in self._frontends
+            for a in self._actions(f).values()
+            if a is not Refusal.DROP
+        )
+        return sorted({i for i in found if i is not None})
+
+    # --- plans ---
+
+    def _plan(self, frontend: Frontend) -> Plan:
+        actions = self._actions(frontend)
+        marks: dict[Sender, int] = {}
+        masquerades = set()
+        for sender, action in actions.items():
+            if action is Refusal.DROP:
+                continue
+            identity = self._identity(frontend, action)
+            if identity is not None:
+                marks[sender] = self._marks[identity]
+                balancer = self._balancers[action.balancer] if isinstance(action, Balance) else None
+                self._put(self._mark_key(marks[sender]), frontend, balancer, MASQUERADING)
+            if (
+                isinstance(action, Balance)
+                and action.masquerade
+                and self._method(frontend, action) == MASQUERADING
+            ):
+                masquerades.add(sender)
+        drops = frozenset(s for s, a in actions.items() if a is Refusal.DROP)
+        if frontend.address is not None and len(drops) + len(marks) < len(actions):
+            primary = self._primary(frontend)
+            method = (
+                METHODS[primary.forwarding] if primary and frontend.exposure in FORWARDED else MASQUERADING
+            )
+            place = text.destination(frontend.address, frontend.port)
+            self._put(f"{KIND[frontend.protocol]} {place}", frontend, primary, method)
+            if primary is not None and method != MASQUERADING:
+                vip = text.address(frontend.address)
+                self.real_servers += (
+                    RealServer(text.address(e.address), vip, method, self._family) for e in primary.endpoints
+                )
+        return Plan(frontend, drops, frozenset(masquerades), marks)
+
+    def _method(self, frontend: Frontend, action: Balance) -> str:
+        if frontend.exposure not in FORWARDED or self._identity(frontend, action) is not None:
+            return MASQUERADING
+        return METHODS[self._balancers[action.balancer].forwarding]
+
+    def _mark_key(self, mark: int) -> str:
+        return f"-f {mark}" if self._family is Family.IPV4 else f"-f {mark} -6"
+
+    def _put(self, key: str, frontend: Frontend, balancer: Balancer | None, method: str) -> None:
+        if key in self._services:
+            return
+        destinations = tuple(
+            Destination(text.destination(e.address, e.port), method, e.weight)
+            for e in (balancer.endpoints if balancer else ())
+        )
+        options = self._options(balancer, marked=key.startswith("-f")) if balancer else "-s rr"
+        self._services[key] = VirtualService(key, options, destinations, frontend.service, frontend.origin)
+
+    def _options(self, balancer: Balancer, *, marked: bool) -> str:
+        name, _, flags = (balancer.scheduler or self._scheduler).partition(":")
+        if not balancer.scheduler and name == "rr" and len({e.weight for e in balancer.endpoints}) > 1:
+            name = "wrr"  # round robin does not look at weights
+        if balancer.affinity is not None and marked:
+            return "-s mh"
+        words = f"-s {name}"
+        if balancer.affinity is not None:
+            words += f" -p {balancer.affinity.timeout}"
+        if flags:
+            words += f" -b {','.join(sorted(flags.split(',')))}"
+        return words
+
+
+class _Marks:
+    """Firewall marks by identity: a hash, so that a mark stays when others come and go.
+
+    IPVS compares all 32 bits of a packet's mark. Of ours bit 30 is set and bits 12 to 15 and 31 are not: those are the
+    bits by which kube-proxy, CNI portmap and this tool mark packets for themselves.
+    """
+
+    def __init__(self, identities: Sequence[str]) -> None:
+        self._of: dict[str, int] = {}
+        used: set[int] = set()
+        for identity in identities:
+            number = int.from_bytes(blake2b(identity.encode(), digest_size=4).digest(), "big") & 0x3FFFFFF
+            while number in used:
+                number = (number + 1) & 0x3FFFFFF
+            used.add(number)
+            self._of[identity] = 0x40000000 | (number >> 12) << 16 | number & 0xFFF
+
+    def __getitem__(self, identity: str) -> int:
+        return self._of[identity]
