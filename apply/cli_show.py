@@ -138,7 +138,6 @@ def _sets(source: Source, node: OnNode, before: tuple[str, ...], after: tuple[st
 
 
 def _golden(source: Source, node: OnNode, golden: Path) -> Plan:
-    from k8snetc.backends.base import EmitOptions
     from k8snetc.backends.registry import load
     from k8snetc.compiler.output import differences
 
@@ -147,7 +146,7 @@ def _golden(source: Source, node: OnNode, golden: Path) -> Plan:
     if not golden.is_dir():
         raise click.UsageError(f"{golden} is no folder; `k8snetc check --golden {golden} --update` makes it")
     found = read(source)
-    artifacts = load(node.backend).compile(found.program, EmitOptions(comments=node.install.comments))
+    artifacts = load(node.backend).compile(found.program, node.install.emit)
     kept = golden / "program.ir"
     with_ir: tuple[Artifact, ...] = artifacts
     if kept.is_file():

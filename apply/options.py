@@ -14,7 +14,7 @@ import click
 
 from k8snetc.backends.registry import NAMES
 from k8snetc.backends.target import InstallOptions, Target, target_for
-from k8snetc.compiler.source import Command
+from k8snetc.compiler.source import IPVS_OPTIONS, Command
 
 STATE_DIR = Path("/run/k8snetc")
 
@@ -50,6 +50,8 @@ def node_command(command: Command) -> Command:
         comments: bool,
         iptables: str,
         wait: int,
+        ipvs_scheduler: str,
+        ipvs_strict_arp: bool,
         uplink: tuple[str, ...],
         pod_interface: tuple[str, ...],
         cgroup: str | None,
@@ -58,7 +60,17 @@ def node_command(command: Command) -> Command:
         lock_timeout: float,
         **kwargs: object,
     ) -> object:
-        install = InstallOptions(comments, iptables, wait, uplink, pod_interface, cgroup, no_cgroup)
+        install = InstallOptions(
+            comments=comments,
+            iptables=iptables,
+            wait=wait,
+            ipvs_scheduler=ipvs_scheduler,
+            ipvs_strict_arp=ipvs_strict_arp,
+            uplinks=uplink,
+            pod_interfaces=pod_interface,
+            cgroup=cgroup,
+            no_cgroup=no_cgroup,
+        )
         return command(node=OnNode(backend, install, state_dir, lock_timeout), **kwargs)
 
     decorated: Command = wrapped
@@ -90,6 +102,7 @@ _OPTIONS: tuple[_Decorator, ...] = (
         metavar="SECONDS",
         help="How long to wait for the lock of xtables when another program holds it.",
     ),
+    *IPVS_OPTIONS,
     click.option(
         "--uplink",
         multiple=True,

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from k8snetc.backends.base import EmitOptions
 from k8snetc.ir.types import Program
 
 S = TypeVar("S")
@@ -71,8 +72,8 @@ class InstallOptions:
     """How to install, for all back ends together; each takes what concerns it.
 
     `comments`: rules carry the origin. `iptables` is the variant: `auto` (what `iptables` on PATH is), `legacy` or
-    `nft`. `wait` is how many seconds to wait for somebody else's lock (xtables). `ipvs_...`
-    are those of `EmitOptions`. The rest is for eBPF.
+    `nft`. `wait` is how many seconds to wait for somebody else's lock (xtables). `ipvs_scheduler` and
+    `ipvs_strict_arp` are those of `EmitOptions`. The rest is for eBPF.
     """
 
     comments: bool = True
@@ -84,6 +85,11 @@ class InstallOptions:
     pod_interfaces: tuple[str, ...] = ()
     cgroup: str | None = None
     no_cgroup: bool = False
+
+    @property
+    def emit(self) -> EmitOptions:
+        """The same for `Backend.compile`."""
+        return EmitOptions(self.comments, self.ipvs_scheduler, self.ipvs_strict_arp)
 
 
 class Target(Protocol[S]):

@@ -7,13 +7,15 @@ end writes it.
 from __future__ import annotations
 
 import os
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from k8snetc.backends.base import EmitOptions
 from k8snetc.backends.registry import NAMES
-from k8snetc.compiler.source import Command, manifest_options
+from k8snetc.compiler.source import IPVS_OPTIONS, Command, manifest_options
 
 if TYPE_CHECKING:
     from k8snetc.backends.base import Artifact
@@ -23,7 +25,14 @@ if TYPE_CHECKING:
 
 
 def artifact_options(command: Command) -> Command:
-    """Which back end, and how its text is written."""
+    """Which back end, and how its text is written; the command gets `backend` and `emit: EmitOptions`."""
+
+    @wraps(command)
+    def wrapped(*, comments: bool, ipvs_scheduler: str, ipvs_strict_arp: bool, **kwargs: object) -> object:
+        emit = EmitOptions(comments, ipvs_scheduler, ipvs_strict_arp)
+        return command(emit=emit, **kwargs)
+
+    decorated: Command = wrapped
     for option in reversed(
         (
             click.option("--backend", "-b", type=click.Choice(NAMES), help="The dataplane to compile for."),
@@ -33,10 +42,11 @@ def artifact_options(command: Command) -> Command:
                 show_default=True,
                 help="Let each rule carry the manifest object it comes from, where the target has comments.",
             ),
+            *IPVS_OPTIONS,
         )
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 @click.command("compile")
@@ -59,7 +69,7 @@ def compile_command(
     *,
     source: Source,
     backend: str | None,
-    comments: bool,
+    emit: EmitOptions,
     output: Path | None,
     emit_ir: bool,
     print_between_passes: bool,
@@ -74,7 +84,7 @@ def compile_command(
             f"name the dataplane: --backend {'|'.join(NAMES)}; or look at the IR: --emit-ir"
         )
     compiled = source.compile(_printer() if print_between_passes else None)
-    artifacts = _artifacts(compiled, backend, comments=comments) if backend else ()
+    artifacts = _artifacts(compiled, backend, emit) if backend else ()
     if emit_ir:
         from k8snetc.backends.base import Artifact
         from k8snetc.ir.text import text_of
@@ -114,12 +124,11 @@ def _printer() -> Watch:
     return watch
 
 
-def _artifacts(compiled: Compiled, backend: str, *, comments: bool) -> tuple[Artifact, ...]:
-    from k8snetc.backends.base import EmitOptions
+def _artifacts(compiled: Compiled, backend: str, emit: EmitOptions) -> tuple[Artifact, ...]:
     from k8snetc.backends.registry import load
     from k8snetc.compiler.output import marked_assumed
 
-    artifacts = load(backend).compile(compiled.program, EmitOptions(comments=comments))
+    artifacts = load(backend).compile(compiled.program, emit)
     return marked_assumed(artifacts) if compiled.program.assumed else artifacts
 
 
@@ -134,7 +143,7 @@ def _artifacts(compiled: Compiled, backend: str, *, comments: bool) -> tuple[Art
 )
 @click.option("--update", is_flag=True, help="Write what was compiled into the golden folder.")
 def check_command(
-    *, source: Source, backend: str | None, comments: bool, golden: Path | None, update: bool
+    *, source: Source, backend: str | None, emit: EmitOptions, golden: Path | None, update: bool
 ) -> int:
     """Check manifests; with --golden compare what they compile to with files kept in Git.
 
@@ -146,7 +155,7 @@ def check_command(
     if golden is not None and backend is None:
         raise click.UsageError(f"name the dataplane of the golden files: --backend {'|'.join(NAMES)}")
     compiled = source.compile(None)
-    artifacts = _artifacts(compiled, backend, comments=comments) if backend else ()
+    artifacts = _artifacts(compiled, backend, emit) if backend else ()
     if golden is None:
         if not source.quiet:
             program = compiled.program

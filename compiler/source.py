@@ -26,6 +26,25 @@ Command = Callable[
 ASSUMED = "addresses are assumed (--assume-addresses): for review, not for a node"
 
 
+IPVS_OPTIONS = (
+    click.option(
+        "--ipvs-scheduler",
+        default="rr",
+        show_default=True,
+        metavar="NAME[:FLAG,FLAG]",
+        help="How IPVS chooses an endpoint for Services that do not say it by annotation: rr, wrr, lc, wlc, lblc, "
+        "lblcr, dh, sh (sh-port, sh-fallback), sed, nq, mh (mh-port, mh-fallback), fo, ovf. For the ipvs back end.",
+    ),
+    click.option(
+        "--ipvs-strict-arp/--no-ipvs-strict-arp",
+        default=False,
+        show_default=True,
+        help="Let the node not answer ARP for service addresses (arp_ignore 1, arp_announce 2). For the ipvs back end.",
+    ),
+)
+"""What concerns the IPVS back end, named as kube-proxy names it; for commands that compile and that install."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """What a command compiles, and how much is said about it on stderr."""
