@@ -11,18 +11,17 @@ from enum import Enum
 from ipaddress import ip_network
 
 from k8snetc.backends.common.xtables import text
+from k8snetc.backends.common.xtables.senders import Senders
 from k8snetc.ir.addresses import cover, prefix_of, range_of, subtract
 from k8snetc.ir.types import (
     AddressSet,
     Balance,
     Family,
-    FromInterface,
     Frontend,
     Network,
     Node,
     Refusal,
     Route,
-    SourceIn,
     Who,
 )
 
@@ -64,7 +63,7 @@ class Refused:
 Shape = Plain | Mixed | Refused
 
 
-def routes_of(frontend: Frontend, node: Node) -> tuple[Route, ...]:
+def routes_of(frontend: Frontend, senders: Senders) -> tuple[Route, ...]:
     """The routes that can be taken at all: pods of the cluster may be nobody (not told from others), or everybody."""
     if frontend.routes[0].who is Who.ANY:
         return frontend.routes
@@ -72,16 +71,16 @@ def routes_of(frontend: Frontend, node: Node) -> tuple[Route, ...]:
     for route in frontend.routes:
         if route.who is not Who.CLUSTER:
             routes.append(route)
-        elif any(n.prefixlen == 0 for n in cluster_networks(node, frontend.family)):
+        elif senders.everybody_is_cluster:
             return (*routes, Route(Who.ANY, route.action))
-        elif node.detects(frontend.family):
+        elif not senders.nobody_is_cluster:
             routes.append(route)
     return tuple(routes)
 
 
-def shape_of(frontend: Frontend, node: Node, sets: dict[str, AddressSet]) -> Shape:
+def shape_of(frontend: Frontend, senders: Senders, sets: dict[str, AddressSet]) -> Shape:
     """Which kind of rules the frontend needs in the nat table."""
-    routes = routes_of(frontend, node)
+    routes = routes_of(frontend, senders)
     if all(isinstance(r.action, Refusal) for r in routes):
         return Refused()
     if guard_of(frontend, sets) is None:
@@ -110,35 +109,6 @@ def _plain(routes: Sequence[Route]) -> Plain | None:
     if first and not by_who[Who.CLUSTER] and everybody and by_who.get(Who.NODE, True):
         return Plain(balances[0].balancer, Masquerade.FOREIGNERS)
     return None
-
-
-def senders(node: Node, family: Family, who: Who) -> list[tuple[str, str]]:
-    """Pairs of fragments (before and after the protocol) that together match the packets of these senders."""
-    match who:
-        case Who.ANY:
-            return [("", "")]
-        case Who.NODE:
-            return [("", " -m addrtype --src-type LOCAL")]
-        case Who.CLUSTER:
-            match node.detector:
-                case SourceIn():
-                    return [(f" -s {text.network(n)}", "") for n in cluster_networks(node, family)]
-                case FromInterface():
-                    return [(f" -i {interface(node.detector)}", "")]
-                case None:
-                    return []
-
-
-def interface(detector: FromInterface) -> str:
-    """The detector's interface as iptables names it: `+` stands for any rest."""
-    return f"{detector.name}+" if detector.prefix else detector.name
-
-
-def cluster_networks(node: Node, family: Family) -> list[Network]:
-    """The networks of the cluster's pods in this family, where sources tell them."""
-    if not isinstance(node.detector, SourceIn):
-        return []
-    return [n for n in node.detector.networks if n.version == family]
 
 
 def nodeport_doors(node: Node, family: Family) -> list[tuple[str, str]]:

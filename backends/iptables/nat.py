@@ -16,6 +16,7 @@ from k8snetc.backends.common.xtables.chains import Chains, Draft
 from k8snetc.backends.common.xtables.masquerade import CLEAR_MARK, SET_MARK
 from k8snetc.backends.common.xtables.model import Jump, Table
 from k8snetc.backends.common.xtables.names import hashed
+from k8snetc.backends.common.xtables.senders import Fragments, Senders
 from k8snetc.backends.common.xtables.sets import Sets, membership
 from k8snetc.backends.iptables.balancers import Balancers
 from k8snetc.backends.iptables.dispatch import Dispatch, Target
@@ -25,13 +26,10 @@ from k8snetc.backends.iptables.frontends import (
     Plain,
     Refused,
     Shape,
-    cluster_networks,
-    interface,
     nodeport_doors,
-    senders,
     shape_of,
 )
-from k8snetc.ir.types import AddressSet, Balance, Family, FromInterface, Frontend, Program
+from k8snetc.ir.types import AddressSet, Balance, Family, Frontend, Program, Who
 
 SERVICES = "K8SNETC-SERVICES"
 FOREIGN = "K8SNETC-MARK-FOREIGN"
@@ -48,11 +46,12 @@ def nat_table(
 ) -> Table | None:
     """The nat table of one family; None if no frontend lets anybody through."""
     named = {s.name: s for s in program.sets}
-    shaped = [(f, shape_of(f, program.node, named)) for f in program.frontends if f.family is family]
+    senders = Senders(program.node, family, sets)
+    shaped = [(f, shape_of(f, senders, named)) for f in program.frontends if f.family is family]
     if all(isinstance(shape, Refused) for _, shape in shaped):
         return None
     chains = Chains()
-    writer = _Writer(program, family, chains, sets, comments)
+    writer = _Writer(program, family, senders, chains, sets, comments=comments)
     dispatch = Dispatch(family, chains, writer, by_content=False)
     services = Draft()
     nodeports = {(f.protocol, f.port) for f, _ in shaped if f.address is None}
@@ -88,8 +87,17 @@ class _Item:
 class _Writer:
     """Writes what the trees lead to. The state is what the mark of a packet says by now; None: nothing."""
 
-    def __init__(self, program: Program, family: Family, chains: Chains, sets: Sets, comments: bool) -> None:
-        self._node = program.node
+    def __init__(
+        self,
+        program: Program,
+        family: Family,
+        senders: Senders,
+        chains: Chains,
+        sets: Sets,
+        *,
+        comments: bool,
+    ) -> None:
+        self._senders = senders
         self._family = family
         self._chains = chains
         self._sets = sets
@@ -131,19 +139,18 @@ class _Writer:
             case Masquerade.EVERYBODY:
                 draft.add(f"{address}{port}{SET_MARK}")
             case Masquerade.FOREIGNERS:
-                networks = cluster_networks(self._node, self._family)
-                if isinstance(self._node.detector, FromInterface):
-                    draft.add(f"{address} ! -i {interface(self._node.detector)}{port}{SET_MARK}")
-                elif len(networks) == 1:
-                    draft.add(f" ! -s {text.network(networks[0])}{address}{port}{SET_MARK}")
+                cluster = self._senders.of(Who.CLUSTER)
+                if len(cluster) == 1:
+                    rest = cluster[0].negated
+                    draft.add(f"{rest.source}{address}{rest.interface}{port}{rest.match}{SET_MARK}")
                 else:
-                    draft.add(f"{address}{port} -j {self._foreign()}")
+                    draft.add(f"{address}{port} -j {self._foreign(cluster)}")
 
-    def _foreign(self) -> str:
+    def _foreign(self, cluster: Sequence[Fragments]) -> str:
         if FOREIGN not in self._chains:
             draft = Draft()
-            for network in cluster_networks(self._node, self._family):
-                draft.add(f" -s {text.network(network)} -j RETURN")
+            for pod in cluster:
+                draft.add(f"{pod.source}{pod.interface}{pod.match} -j RETURN")
             draft.add(SET_MARK)
             self._chains.put(FOREIGN, draft)
         return FOREIGN
@@ -160,7 +167,8 @@ class _Writer:
             self._guard(draft, self._named[mixed.sources])
         proto = f" -p {frontend.protocol.value}"
         for route in mixed.routes:
-            for before, after in senders(self._node, self._family, route.who):
+            for sender in self._senders.of(route.who):
+                before, after = sender.source + sender.interface, sender.match
                 if not isinstance(route.action, Balance):
                     draft.add(f"{before}{after} -j ACCEPT", frontend.origin)
                     continue

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from k8snetc.backends.common.xtables import text, trie
 from k8snetc.backends.common.xtables.chains import Chains, Draft
+from k8snetc.backends.common.xtables.senders import Senders
 from k8snetc.backends.common.xtables.sets import Sets, membership
 from k8snetc.backends.iptables.dispatch import Dispatch, Target, tops
-from k8snetc.backends.iptables.frontends import guard_of, nodeport_doors, routes_of, senders
+from k8snetc.backends.iptables.frontends import guard_of, nodeport_doors, routes_of
 from k8snetc.ir.addresses import cover_prefixes
 from k8snetc.ir.types import AddressSet, Family, Frontend, Prefix, Program, Refusal, Route
 
@@ -30,9 +31,10 @@ def lower_refusals(
     The root is for new connections only.
     """
     named = {s.name: s for s in program.sets}
-    writer = _Writer(program, family, chains, sets, comments)
+    senders = Senders(program.node, family, sets)
+    writer = _Writer(program, family, senders, chains, sets, comments=comments)
     dispatch = Dispatch(family, chains, writer, by_content=True)
-    refusing = [f for f in program.frontends if f.family is family and _refuses(f, program, named)]
+    refusing = [f for f in program.frontends if f.family is family and _refuses(f, senders, named)]
     root = Draft()
     by_address = [(int(f.address), Target(f.protocol, f.port, f)) for f in refusing if f.address is not None]
     dispatch.addresses(root, by_address, None)
@@ -48,9 +50,9 @@ def lower_refusals(
     return chains.put_content("R", root) if root.rules else None
 
 
-def _refuses(frontend: Frontend, program: Program, named: dict[str, AddressSet]) -> bool:
+def _refuses(frontend: Frontend, senders: Senders, named: dict[str, AddressSet]) -> bool:
     return guard_of(frontend, named) is not None or any(
-        isinstance(r.action, Refusal) for r in routes_of(frontend, program.node)
+        isinstance(r.action, Refusal) for r in routes_of(frontend, senders)
     )
 
 
@@ -69,8 +71,17 @@ def _addresses(draft: Draft, family: Family, sets: Sets, prefixes: Sequence[Pref
 class _Writer:
     """Writes the refusals that the trees lead to. There is no state."""
 
-    def __init__(self, program: Program, family: Family, chains: Chains, sets: Sets, comments: bool) -> None:
-        self._node = program.node
+    def __init__(
+        self,
+        program: Program,
+        family: Family,
+        senders: Senders,
+        chains: Chains,
+        sets: Sets,
+        *,
+        comments: bool,
+    ) -> None:
+        self._senders = senders
         self._family = family
         self._chains = chains
         self._sets = sets
@@ -83,7 +94,7 @@ class _Writer:
     def leaf(self, draft: Draft, address: str, port: str, item: Frontend, state: None) -> None:
         note = text.origin_comment(item.service, item.origin) if self._comments else ""
         guard = guard_of(item, self._named)
-        refusing = [(r, r.action) for r in routes_of(item, self._node) if isinstance(r.action, Refusal)]
+        refusing = [(r, r.action) for r in routes_of(item, self._senders) if isinstance(r.action, Refusal)]
         kinds = {refusal for _, refusal in refusing}
         if guard is not None:
             kinds.add(Refusal.DROP)
@@ -105,8 +116,9 @@ class _Writer:
                 negated = f" !{where}" if where else match.replace(" -m set ", " -m set ! ", 1)
                 draft.add(f"{negated} -j DROP", sources.origin)
         for route, refusal in refusing:
-            for before, after in senders(self._node, self._family, route.who):
-                draft.add(f"{before}{after}{self._end(refusal)}", frontend.origin)
+            for sender in self._senders.of(route.who):
+                rule = f"{sender.source}{sender.interface}{sender.match}{self._end(refusal)}"
+                draft.add(rule, frontend.origin)
         return self._chains.put_content("Q", draft)
 
     def _end(self, refusal: Refusal) -> str:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from k8snetc.ir.interpret import Interpreter, Packet, Result, Sender
 from k8snetc.ir.types import Address, Family, Program, Protocol, Refusal
+from k8snetc.lab import wiring
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Outcome, Probe, ProbeResult, Seen
-from k8snetc.lab.topology import Topology
+from k8snetc.lab.topology import Pod, Topology
 from tests.support.programs import NODE
 
 PATIENCE = 4.0
@@ -28,7 +29,17 @@ def packet_of(topology: Topology, probe: Probe) -> Packet:
     sender = {"node": Sender.NODE, "pod": Sender.POD, "client": Sender.EXTERNAL}[home.split("/")[0]]
     if sender is not Sender.EXTERNAL and topology.node_of(probe.client) != NODE:
         sender = Sender.EXTERNAL
-    return Packet(sender, source, probe.destination, probe.protocol, probe.port)
+    return Packet(
+        sender, source, probe.destination, probe.protocol, probe.port, _interface(topology, probe.client)
+    )
+
+
+def _interface(topology: Topology, client: str) -> str:
+    """Where a place's packets come into node w1."""
+    place = topology.places[topology.home(client)]
+    if place.place == f"node/{NODE}":
+        return ""
+    return wiring.interface(topology, place) if isinstance(place, Pod) and place.node == NODE else "eth0"
 
 
 def disagreements(cluster: Cluster, program: Program, probes: Sequence[Probe]) -> list[str]:

@@ -28,6 +28,7 @@ from k8snetc.ir.types import (
     Enforcement,
     Exposure,
     Family,
+    FromInterface,
     Frontend,
     Node,
     Origin,
@@ -103,7 +104,16 @@ class Generator:
         w1 = self.topology.node_by_name[NODE]
         cluster = [ip_network(n) for n in ("10.244.0.0/16", "fd44::/16")]
         apart = [ip_network(n) for n in ("10.244.1.0/24", "10.244.2.0/24", "fd44:1::/64", "fd44:2::/64")]
-        detector: Detector = self.random.choice([SourceIn(tuple(cluster)), SourceIn(tuple(apart)), None])
+        scattered = [f"10.244.{n}.0/26" for n in (1, 2, 5, 9, 77, 200)]
+        scattered += [f"fd44:{n}::/120" for n in (1, 2, 5, 9, 77, 200)]
+        detectors: list[Detector] = [
+            SourceIn(tuple(cluster)),
+            SourceIn(tuple(apart)),
+            SourceIn(tuple(ip_network(n) for n in scattered)),
+            FromInterface("pod", prefix=True),
+            None,
+        ]
+        detector = self.random.choice(detectors)
         return Node(
             NODE,
             self.families,

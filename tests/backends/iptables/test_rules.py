@@ -186,3 +186,18 @@ def test_a_pod_is_found_by_a_tree() -> None:
     model = lower(verify(policy(200, 7)))
     longest = max(len(c.rules) for t in model.rulesets[0].tables for c in t.chains)
     assert longest <= 20
+
+
+def test_a_cluster_with_a_network_for_each_node_has_no_line_of_them() -> None:
+    networks = tuple(ip_network((PODS + (i << 9), 24)) for i in range(1000))
+    program = replace(cluster(100, 2), node=Node("w", (V4,), detector=SourceIn(networks)))
+    model = lower(program)
+    assert max(len(c.rules) for t in model.rulesets[0].tables for c in t.chains) <= 20
+    assert 1000 in [len(s.elements) for s in model.sets]
+
+
+def test_where_every_source_is_a_pod_nobody_is_masqueraded() -> None:
+    program = replace(cluster(3, 2), node=Node("w", (V4,), detector=SourceIn((ip_network("0.0.0.0/0"),))))
+    text = "".join(a.text for a in Iptables().compile(program, EmitOptions()))
+    assert "--set-xmark 0x4000/0x4000" not in text
+    assert "0.0.0.0/0" not in text
