@@ -2,9 +2,12 @@
 
 Knows: slots, weights, memories. Must not know: who may use a balancer, and how packets get there.
 
-A frontend's endpoints are at `key . slot` in one map for all frontends, so the only thing that a chain says of a
-balancer is how many slots it has: balancers of one size share it. A frontend with several balancers (one for
-pods, another for outside clients) keeps them apart by blocks of slots.
+A frontend's endpoints are at `address . port . slot` in one map for all frontends of a protocol, so the only thing
+that a chain says of a balancer is how many slots it has: balancers of one size share it. A frontend with several
+balancers (one for pods, another for outside clients) keeps them apart by blocks of slots.
+
+There is a map for each protocol because of nft 1.0.6: a map whose values are declared as `... . th dport` can't be
+used in a rule that is added in a later transaction ("conflicting protocols specified: ip vs. th").
 
 Where clients are remembered (affinity), the endpoints of a service port each have a dynamic set of client addresses.
 What is remembered must name an endpoint that the balancer still has, and that can only be asked endpoint
@@ -21,8 +24,8 @@ from k8snetc.backends.nftables import words
 from k8snetc.backends.nftables.build import Builder, Elements
 from k8snetc.backends.nftables.clients import Clients
 from k8snetc.backends.nftables.frontends import Masquerade
-from k8snetc.backends.nftables.model import Rule
-from k8snetc.ir.types import Affinity, Balancer, Endpoint, Family, Protocol
+from k8snetc.backends.nftables.model import FAMILY_WORDS, Rule
+from k8snetc.ir.types import Affinity, Balancer, Endpoint, Family, Frontend, Protocol
 
 BLOCK = 1 << 16
 """Slots from one balancer of a frontend to the next; no balancer has more."""
@@ -35,17 +38,32 @@ class KeySpace:
     """What tells frontends apart: the address too, or (NodePorts) only the protocol and port."""
 
     prefix: str
-    expression: str
+    address: str
 
-    def key(self, address: str, protocol: Protocol, port: int) -> str:
+    @property
+    def expression(self) -> str:
+        """What tells the frontends apart."""
+        return f"{self.address}{words.PORT}"
+
+    def key(self, frontend: Frontend) -> str:
         """The key of one frontend."""
-        tail = f"{protocol.value} . {port}"
-        return f"{address} . {tail}" if address else tail
+        return f"{self._place(frontend)}{frontend.protocol.value} . {frontend.port}"
+
+    def slot_expression(self, protocol: Protocol) -> str:
+        """What tells the frontends of a protocol apart, before the slot."""
+        return f"{self.address}{protocol.value} dport"
+
+    def slot_key(self, frontend: Frontend) -> str:
+        """The key of one frontend among those of its protocol, before the slot."""
+        return f"{self._place(frontend)}{frontend.port}"
+
+    def _place(self, frontend: Frontend) -> str:
+        return f"{frontend.address} . " if self.address else ""
 
 
 def key_spaces(family: Family) -> tuple[KeySpace, KeySpace]:
     """That of frontends with an address, and that of NodePorts."""
-    return KeySpace("", f"{words.DADDR[family]} . {words.PORT}"), KeySpace("node-", words.PORT)
+    return KeySpace("", f"{words.DADDR[family]} . "), KeySpace("node-", "")
 
 
 def slots(balancer: Balancer) -> int:
@@ -66,12 +84,15 @@ class Balancers:
         self.marks = False
 
     def verdict(
-        self, space: KeySpace, key: str, balancer_name: str, block: int, masquerade: Masquerade
+        self, space: KeySpace, frontend: Frontend, balancer_name: str, block: int, masquerade: Masquerade
     ) -> str:
         """Fill the slots of a frontend's balancer, and return the verdict that sends there."""
         balancer = self._balancers[balancer_name]
-        self._fill(space, key, balancer, block)
-        chain = self._draw(space, slots(balancer), block)
+        elements = self._map(space, balancer.protocol)
+        key = space.slot_key(frontend)
+        for slot, endpoint in enumerate(_slotted(balancer), block * BLOCK):
+            elements.add(f"{key} . {slot}", f"{endpoint.address} . {endpoint.port}")
+        chain = self._draw(space, balancer.protocol, slots(balancer), block)
         if balancer.affinity is not None and len(balancer.endpoints) > 1:
             chain = self._remembering(space, balancer, balancer.affinity, block, chain)
         if masquerade is not Masquerade.EVERYBODY:
@@ -80,28 +101,22 @@ class Balancers:
 
     # --- slots ---
 
-    def _map(self, space: KeySpace) -> Elements:
-        family = self._builder.family
-        key = f"{space.expression} . numgen random mod 2"
+    def _map(self, space: KeySpace, protocol: Protocol) -> Elements:
+        key = f"{space.slot_expression(protocol)} . numgen random mod 2"
+        value = f"{words.DADDR[self._builder.family]} . {protocol.value} dport"
         return self._builder.named(
-            f"{space.prefix}endpoints", f"typeof {key} : {words.DADDR[family]} . th dport", is_map=True
+            f"{space.prefix}{protocol.value}-endpoints", f"typeof {key} : {value}", is_map=True
         )
 
-    def _fill(self, space: KeySpace, key: str, balancer: Balancer, block: int) -> None:
-        elements = self._map(space)
-        slot = block * BLOCK
-        for endpoint in _slotted(balancer):
-            elements.add(f"{key} . {slot}", f"{endpoint.address} . {endpoint.port}")
-            slot += 1
-
-    def _draw(self, space: KeySpace, size: int, block: int) -> str:
+    def _draw(self, space: KeySpace, protocol: Protocol, size: int, block: int) -> str:
         """The chain of all balancers of that size."""
-        name = f"{space.prefix}balance-{size}" + (f"-block-{block}" if block else "")
+        kind = f"{space.prefix}{protocol.value}"
+        name = f"{kind}-balance-{size}" + (f"-block-{block}" if block else "")
         if not self._builder.has_chain(name):
             offset = f" offset {block * BLOCK}" if block else ""
-            key = f"{space.expression} . numgen random mod {size}{offset}"
-            word = "ip" if self._builder.family is Family.IPV4 else "ip6"
-            self._builder.chain(name, [f"dnat {word} to {key} map @{space.prefix}endpoints"])
+            key = f"{space.slot_expression(protocol)} . numgen random mod {size}{offset}"
+            word = FAMILY_WORDS[self._builder.family]
+            self._builder.chain(name, [f"dnat {word} to {key} map @{kind}-endpoints"])
         return name
 
     # --- masquerading ---

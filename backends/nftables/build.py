@@ -84,11 +84,16 @@ class Builder:
             NamedSet(e.name, e.spec, e.elements, e.is_map, comments=e.comments)
             for e in self._elements.values()
         ]
-        return Table(
-            self.family,
-            tuple(sorted([*sets, *self._dynamic.values()], key=lambda s: _natural(s.name))),
-            tuple(sorted(self._chains.values(), key=lambda c: (bool(c.hook), _natural(c.name)))),
-        )
+        return in_order(Table(self.family, (*sets, *self._dynamic.values()), tuple(self._chains.values())))
+
+
+def in_order(table: Table) -> Table:
+    """The same table, sets and chains by name, base chains last: the order in which we write them."""
+    return Table(
+        table.family,
+        tuple(sorted(table.sets, key=lambda s: _natural(s.name))),
+        tuple(sorted(table.chains, key=lambda c: (bool(c.hook), _natural(c.name)))),
+    )
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:

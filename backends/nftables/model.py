@@ -10,7 +10,7 @@ something comes from and are no part of what the kernel does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from k8snetc.ir.types import Family
 
@@ -70,6 +70,14 @@ class Table:
     def words(self) -> str:
         """How nft names it: `ip k8snetc`."""
         return f"{FAMILY_WORDS[self.family]} {TABLE}"
+
+    def bare(self) -> Table:
+        """Equal to this, and printed the same as all that are: without comments, elements sorted."""
+        return Table(
+            self.family,
+            tuple(replace(s, comments={}, elements=dict(sorted(s.elements.items()))) for s in self.sets),
+            tuple(replace(c, rules=tuple(Rule(r.text) for r in c.rules)) for c in self.chains),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,7 @@ class _Services:
 
     def _frontend(self, frontend: Frontend) -> None:
         space = self._nodeport if frontend.address is None else self._address
-        address = "" if frontend.address is None else str(frontend.address)
-        key = space.key(address, frontend.protocol, frontend.port)
+        key = space.key(frontend)
         verdict = self._shaped(frontend, space, key)
         guard = guard_of(frontend, self._sets)
         if guard is not None:
@@ -71,13 +70,13 @@ class _Services:
     def _shaped(self, frontend: Frontend, space: KeySpace, key: str) -> str:
         match shape_of(frontend, self._node):
             case Plain(balancer, masquerade):
-                return self._balancers.verdict(space, key, balancer, 0, masquerade)
+                return self._balancers.verdict(space, frontend, balancer, 0, masquerade)
             case Mixed() as mixed:
-                return self._parted(space, key, mixed)
+                return self._parted(frontend, space, key, mixed)
             case Refusal() as refusal:
                 return self._refusal(refusal)
 
-    def _parted(self, space: KeySpace, key: str, mixed: Mixed) -> str:
+    def _parted(self, frontend: Frontend, space: KeySpace, key: str, mixed: Mixed) -> str:
         """Clients go different ways: one map of verdicts for each kind of client, asked in the routes' order."""
         blocks = {name: at for at, name in enumerate(mixed.balancers)}
         order = [r.who for r in mixed.routes]
@@ -85,7 +84,7 @@ class _Services:
             if isinstance(route.action, Balance):
                 masquerade = Masquerade.EVERYBODY if route.action.masquerade else Masquerade.NOBODY
                 name = route.action.balancer
-                verdict = self._balancers.verdict(space, key, name, blocks[name], masquerade)
+                verdict = self._balancers.verdict(space, frontend, name, blocks[name], masquerade)
             else:
                 verdict = self._refusal(route.action)
             self._verdicts(space, f"for-{route.who.value}").add(key, verdict)
@@ -153,8 +152,11 @@ class _Services:
             return
         served = self._nodeport_networks()
         if served:
-            shown = [words.prefix_text(self._family, p) for p in served]
-            where = shown[0] if len(shown) == 1 else f"{{ {', '.join(shown)} }}"
+            # In a rule, nft would merge neighbours and so print other words than these.
+            if len(served) == 1:
+                where = words.prefix_text(self._family, served[0])
+            else:
+                where = f"@{self._builder.prefixes('nodeport-addresses', served)}"
             yield f"{daddr} {where} fib daddr type local {ports}"
 
     def _nodeport_networks(self) -> tuple[Prefix, ...]:

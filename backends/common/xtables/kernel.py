@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from k8snetc.backends.common.run import CommandError, run
+from k8snetc.backends.common.settings import read_settings, setting_steps
 from k8snetc.backends.common.xtables.model import PREFIX
 from k8snetc.backends.common.xtables.state import (
     IpSet,
@@ -56,7 +56,7 @@ class Tools:
     def observe(self, sysctls: Sequence[str] = ()) -> State:
         """All that is ours, and the values of those settings."""
         tables = {k: t for f in Family for k, t in parse_tables(f, self.save(f)).items()}
-        return State(tables, parse_sets(save_sets()), read_sysctls(sysctls))
+        return State(tables, parse_sets(save_sets()), read_settings(sysctls))
 
     def steps(self, live: State, goal: State) -> tuple[Step, ...]:
         """What leads from `live` to `goal`."""
@@ -70,7 +70,7 @@ class Tools:
         grow = list(_grow(live.sets, goal.sets))
         if grow:
             yield _step(f"sets: add {len(grow)} entries", len(grow), lambda: _ipset(grow))
-        opening, closing = _settings(live.sysctls, goal.sysctls)
+        opening, closing = setting_steps(live.sysctls, goal.sysctls)
         yield from closing
         for restore in plan(live, goal) if together else _one_by_one(live, goal):
             yield Step(restore.title, self._commit(restore), restore.lines)
@@ -98,15 +98,6 @@ def save_sets() -> str:
         return ""
     # One call for all sets: thousands of calls would take seconds. Others' sets are passed over when parsed.
     return run(["ipset", "save"])
-
-
-def read_sysctls(names: Sequence[str]) -> dict[str, str]:
-    """The values of kernel settings; one that this kernel doesn't have is left out."""
-    return {n: p.read_text("ascii").strip() for n in names if (p := _sysctl(n)).is_file()}
-
-
-def _sysctl(name: str) -> Path:
-    return Path("/proc/sys", name.replace(".", "/"))
 
 
 def _step(title: str, size: int, do: Callable[[], None]) -> Step:
@@ -143,32 +134,6 @@ def _one_by_one(live: State, goal: State) -> Iterator[Restore]:
         then = State({k: t for k, t in tables.items() if t}, now.sets, now.sysctls)
         yield from plan(now, then)
         now = then
-
-
-def _settings(live: Mapping[str, str], goal: Mapping[str, str]) -> tuple[list[Step], list[Step]]:
-    """Steps for settings: those that open something (a larger number), to be taken late, and those that close it."""
-    opening: list[Step] = []
-    closing: list[Step] = []
-    for name, value in sorted(goal.items()):
-        now = live.get(name)
-        if now is None:
-            raise InstallError(f"this kernel has no setting {name}, which the program needs")
-        if now != value:
-            opens = not (now.isdigit() and value.isdigit() and int(value) < int(now))
-            (opening if opens else closing).append(
-                Step(f"setting {name}: {now} -> {value}", _write(name, value), 1)
-            )
-    return opening, closing
-
-
-def _write(name: str, value: str) -> Callable[[], None]:
-    def write() -> None:
-        try:
-            _sysctl(name).write_text(value, "ascii")
-        except OSError as e:
-            raise InstallError(f"the setting {name} can't be set to {value}: {e.strerror}") from e
-
-    return write
 
 
 def _ipset(lines: Sequence[str]) -> None:

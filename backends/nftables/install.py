@@ -1,0 +1,100 @@
+"""The nftables back end's grip on the kernel (`backends.target.Target`): one transaction for everything.
+
+Knows: the order of kernel settings and the transaction. Must not know: files, locks, receipts, people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from k8snetc.backends.common import conntrack
+from k8snetc.backends.common.settings import read_settings, setting_steps
+from k8snetc.backends.nftables import library
+from k8snetc.backends.nftables.emit import table_lines
+from k8snetc.backends.nftables.foreign import warnings
+from k8snetc.backends.nftables.model import Ruleset
+from k8snetc.backends.nftables.observe import observed
+from k8snetc.backends.nftables.read import read_tables
+from k8snetc.backends.nftables.transaction import changes, transaction
+from k8snetc.backends.target import Change, InstallOptions, Step
+from k8snetc.ir.types import Program
+
+SETTINGS = ("net.ipv4.conf.all.route_localnet",)
+"""The kernel settings that a program may ask for."""
+
+_SETTING = "# setting "
+
+
+class NftablesTarget:
+    """nf_tables in the caller's network namespace."""
+
+    name = "nftables"
+
+    def __init__(self, options: InstallOptions) -> None:
+        self._options = options
+
+    def desired(self, program: Program) -> Ruleset:
+        """What the program looks like here. Raises `UnsupportedError` with all gaps at once."""
+        from k8snetc.backends.nftables.lower import lower
+
+        return lower(program, comments=self._options.comments)
+
+    def empty(self) -> Ruleset:
+        """Nothing of ours."""
+        return Ruleset()
+
+    def grounded(self, goal: Ruleset, before: Ruleset) -> Ruleset:
+        """`goal`, and the settings it doesn't speak of as they were before the first apply."""
+        return Ruleset(goal.tables, {**before.sysctls, **goal.sysctls})
+
+    def observe(self) -> Ruleset:
+        """All that is ours in the kernel."""
+        return Ruleset(observed(), read_settings(SETTINGS))
+
+    def changes(self, live: Ruleset, goal: Ruleset) -> tuple[Change, ...]:
+        """Rules, elements and settings that differ."""
+        return changes(live, goal)
+
+    def steps(self, live: Ruleset, goal: Ruleset) -> Sequence[Step]:
+        """Settings that close, one transaction, settings that open."""
+        opening, closing = setting_steps(live.sysctls, goal.sysctls)
+        steps = list(closing)
+        commands = transaction(live, goal)
+        if commands is not None:
+            text = commands.text
+            title = f"one transaction: {commands.size} changes"
+            steps.append(Step(title, lambda: library.commit(text), commands.size))
+        return (*steps, *opening)
+
+    def dump(self, state: Ruleset) -> bytes:
+        """The state as nft text; equal for equal states, so without comments, elements sorted."""
+        lines = [f"{_SETTING}{name} {value}" for name, value in sorted(state.sysctls.items())]
+        for table in sorted(state.tables, key=lambda t: t.family):
+            lines.extend(table_lines(table.bare()))
+        return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+    def load(self, data: bytes) -> Ruleset:
+        """The state that `dump` wrote. Raises `ValueError` for anything else."""
+        text = data.decode("utf-8", "surrogateescape")
+        sysctls: dict[str, str] = {}
+        for line in text.splitlines():
+            if not line.startswith(_SETTING):
+                break
+            name, _, value = line.removeprefix(_SETTING).partition(" ")
+            sysctls[name] = value
+        if text and not text.endswith("\n"):
+            raise ValueError("a dump of nftables is cut off")
+        return Ruleset(tuple(read_tables(text)), sysctls)
+
+    def cut(self, old: Program | None, new: Program) -> int:
+        """Forget connections that the new program would not make."""
+        return conntrack.cut(old, new)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Foreign rules that have a say in our traffic."""
+        return warnings(library.listing())
+
+
+def target(options: InstallOptions) -> NftablesTarget:
+    """The grip of this back end (see `backends.target.target_for`)."""
+    return NftablesTarget(options)

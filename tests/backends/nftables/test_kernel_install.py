@@ -1,0 +1,166 @@
+"""The grip on the kernel: what is installed reads back as what was asked for, whatever was there before."""
+
+from __future__ import annotations
+
+import subprocess
+from itertools import pairwise
+
+import pytest
+
+from k8snetc.backends.nftables import library
+from k8snetc.backends.nftables.install import target
+from k8snetc.backends.nftables.model import Ruleset
+from k8snetc.backends.target import InstallError, InstallOptions
+from k8snetc.ir.types import Program
+from k8snetc.lab.cluster import Cluster
+from k8snetc.lab.topology import Topology
+from tests.support.programs import Generator
+
+pytestmark = pytest.mark.kernel
+
+NODE = "node/w1"
+
+
+def program(topology: Topology, seed: int) -> Program:
+    return Generator(topology, seed).program(services=6 + seed % 9, policy=seed % 3 > 0)
+
+
+def reach(goal: Ruleset) -> list[str]:
+    """Go from what is there to `goal`; what is wrong afterwards. Runs inside a node."""
+    grip = target(InstallOptions())
+    live = grip.observe()
+    if grip.load(grip.dump(live)) != live:
+        return ["what is observed does not survive dump and load"]
+    goal = grip.grounded(goal, live)
+    steps = grip.steps(live, goal)
+    differs = bool(grip.changes(live, goal))
+    for step in steps:
+        step.run()
+    seen = grip.observe()
+    wrong = [f"{c.symbol} {c.where}: {c.removed} -> {c.added}" for c in grip.changes(seen, goal)]
+    if seen != goal or grip.dump(seen) != grip.dump(goal):
+        wrong.append("states that do the same are not equal")
+    if differs != bool(steps):
+        wrong.append(f"changes and steps contradict each other: {differs}, {steps}")
+    if grip.steps(seen, goal):
+        wrong.append("there are steps left")
+    return wrong
+
+
+def travel(goals: list[Ruleset]) -> list[str]:
+    return [f"at {at}: {w}" for at, goal in enumerate(goals) for w in reach(goal)]
+
+
+@pytest.mark.parametrize("start", range(0, 48, 12))
+def test_from_any_program_to_any_other(shared_cluster: Cluster, start: int) -> None:
+    grip = target(InstallOptions())
+    goals = [grip.desired(program(shared_cluster.topology, s)) for s in range(start, start + 12)]
+    assert all(a != b for a, b in pairwise(goals))
+    wrong = shared_cluster.call(NODE, travel, [*goals, grip.empty(), goals[0]])
+    assert not wrong, "\n".join(wrong[:20])
+
+
+DAMAGES = (
+    "flush ruleset",
+    "flush table ip k8snetc",
+    "delete table ip6 k8snetc",
+    "flush chain ip k8snetc services",
+    "flush chain ip k8snetc prerouting\ndelete chain ip k8snetc prerouting",
+    "add rule ip k8snetc services counter accept",
+    "insert rule ip k8snetc forward accept",
+    "add chain ip k8snetc mine { type filter hook input priority 5; policy drop; }",
+    "add set ip k8snetc mine { type inet_service; elements = { 7, 9 } }",
+    "flush map ip k8snetc services",
+    "add element ip k8snetc services { 192.0.2.99 . tcp . 7 : drop }",
+    "add element ip k8snetc hairpin { 192.0.2.99 . 192.0.2.98 }",
+    "add element ip k8snetc cluster { 192.0.2.0-192.0.2.5 }",
+    "delete table ip k8snetc\nadd table ip k8snetc",
+    (
+        "delete table ip k8snetc\nadd table ip k8snetc\n"
+        "add map ip k8snetc services { type ipv4_addr : verdict; flags interval; }"
+    ),
+    (
+        "delete table ip k8snetc\nadd table ip k8snetc\n"
+        "add chain ip k8snetc prerouting { type filter hook prerouting priority 7; policy drop; }"
+    ),
+)
+
+
+def damaged(goal: Ruleset, damage: str) -> list[str]:
+    wrong = reach(goal)
+    library.commit(damage)
+    grip = target(InstallOptions())
+    if not grip.changes(grip.observe(), goal):
+        wrong.append("nobody saw it")
+    return wrong + reach(goal)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_others_did_is_seen_and_repaired(shared_cluster: Cluster, damage: str) -> None:
+    # A program that has all of what is damaged.
+    for seed in range(100):
+        goal = target(InstallOptions()).desired(program(shared_cluster.topology, seed))
+        names = {s.name for t in goal.tables for s in t.sets if t.family == 4}
+        if {"services", "hairpin", "cluster"} <= names and len(goal.tables) == 2:
+            break
+    wrong = shared_cluster.call(NODE, damaged, goal, damage)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_others_tables_are_left_alone(shared_cluster: Cluster) -> None:
+    foreign = (
+        "table inet firewalld { set s { type ipv4_addr; elements = { 1.2.3.4 } }\n"
+        "chain filter_INPUT { type filter hook input priority filter + 10; policy accept; ip saddr @s drop\n }\n }\n"
+        "table ip nat { chain DOCKER { ip daddr 172.17.0.1 drop\n }\n }\n"
+    )
+    shared_cluster.run(NODE, ["nft", "-f", "-"], input=foreign)
+    shared_cluster.run(NODE, ["iptables-nft", "-A", "INPUT", "-p", "tcp", "--dport", "7", "-j", "DROP"])
+    before = shared_cluster.run(NODE, ["nft", "list", "ruleset"]).stdout
+    grip = target(InstallOptions())
+    goals = [grip.desired(program(shared_cluster.topology, 4)), grip.empty()]
+    assert not shared_cluster.call(NODE, travel, goals)
+    assert shared_cluster.run(NODE, ["nft", "list", "ruleset"]).stdout == before
+
+
+def refused() -> str:
+    try:
+        library.commit("add rule ip k8snetc nowhere drop")
+    except InstallError as e:
+        return str(e)
+    return ""
+
+
+def test_a_refusal_says_what_and_what_to_do(shared_cluster: Cluster) -> None:
+    message = shared_cluster.call(NODE, refused)
+    assert "nftables did not take the new rules" in message
+    assert "plan again" in message
+
+
+def test_check_changes_nothing(shared_cluster: Cluster) -> None:
+    shared_cluster.call(NODE, library.check, "add table ip k8snetc")
+    assert shared_cluster.run(NODE, ["nft", "list", "ruleset"]).stdout == ""
+    with pytest.raises(InstallError):
+        shared_cluster.call(NODE, library.check, "add rule ip nowhere nothing drop")
+
+
+def test_without_privilege_the_error_says_so() -> None:
+    code = (
+        "from k8snetc.backends.nftables import library\n"
+        "try:\n    library.listing()\nexcept Exception as e:\n    print(e)\n"
+    )
+    done = subprocess.run(
+        [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "/usr/bin/env",
+            "python3",
+            "-c",
+            code,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "root" in done.stdout or "Permission" in done.stdout + done.stderr
