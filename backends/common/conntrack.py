@@ -24,7 +24,7 @@ from k8snetc.ir.types import Address, Balance, Family, Frontend, Program, Protoc
 
 CUT = "0x1000/0x1000"
 """Connection mark (bit 12) of connections that policy has cut."""
-_CUT_BIT = 0x1000
+CUT_BIT = 0x1000
 _PROTOCOLS = {p.value: p for p in Protocol}
 
 
@@ -64,7 +64,7 @@ def cut(old: Program | None, new: Program) -> int:
         commands |= dict.fromkeys(f"-D {f.filter}" for f in stale_udp(old, new, flows))
     if denied:
         commands |= dict.fromkeys(f"-U {f.filter} -m {CUT}" for f in denied_flows(new, flows))
-        commands |= dict.fromkeys(f"-U {f.filter} -m 0/{_CUT_BIT:#x}" for f in allowed_again(new, flows))
+        commands |= dict.fromkeys(f"-U {f.filter} -m 0/{CUT_BIT:#x}" for f in allowed_again(new, flows))
     if commands:
         run(["conntrack", "-R", "-"], "".join(f"{c}\n" for c in commands))
     return len(commands)
@@ -117,12 +117,12 @@ def stale_udp(old: Program | None, new: Program, flows: Iterable[Flow]) -> Itera
 
 def denied_flows(new: Program, flows: Iterable[Flow]) -> Iterator[Flow]:
     """Flows that the policies of `new` deny and that aren't cut yet."""
-    return (f for f, denied in _judged(new, flows) if denied and not f.mark & _CUT_BIT)
+    return (f for f, denied in _judged(new, flows) if denied and not f.mark & CUT_BIT)
 
 
 def allowed_again(new: Program, flows: Iterable[Flow]) -> Iterator[Flow]:
     """Flows that are cut and that the policies of `new` allow."""
-    return (f for f, denied in _judged(new, (f for f in flows if f.mark & _CUT_BIT)) if not denied)
+    return (f for f, denied in _judged(new, (f for f in flows if f.mark & CUT_BIT)) if not denied)
 
 
 def _judged(new: Program, flows: Iterable[Flow]) -> Iterator[tuple[Flow, bool]]:

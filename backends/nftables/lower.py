@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from k8snetc.backends.base import Gap, UnsupportedError
+from k8snetc.backends.common import conntrack
 from k8snetc.backends.nftables import words
 from k8snetc.backends.nftables.balancers import BLOCK, slots
 from k8snetc.backends.nftables.build import Builder
@@ -18,6 +19,8 @@ from k8snetc.backends.nftables.services import lower_services
 from k8snetc.ir.types import Family, FromInterface, Program
 
 INPUT = "type filter hook input priority filter; policy accept;"
+CUT = "ct mark & {0} == {0} drop".format(words.mask(conntrack.CUT_BIT))
+"""The rule that has to be first of all where policy is enforced: it drops what a new policy has cut, both ways."""
 FORWARD = "type filter hook forward priority filter; policy accept;"
 
 
@@ -48,8 +51,7 @@ def _table(program: Program, family: Family, comments: bool, capabilities: Capab
         if program.node.drop_invalid:
             forward.append("ct state invalid drop")
         if policy:
-            bit = words.mask(words.CUT)
-            forward.insert(0, f"ct mark & {bit} == {bit} drop")
+            forward.insert(0, CUT)
         builder.chain("forward", [*forward, *policy], FORWARD)
     return builder.table()
 

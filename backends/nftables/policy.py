@@ -14,7 +14,6 @@ from itertools import chain
 from k8snetc.backends.nftables import words
 from k8snetc.backends.nftables.build import Builder
 from k8snetc.backends.nftables.model import Rule
-from k8snetc.ir.addresses import cover_prefixes, prefix_of
 from k8snetc.ir.types import (
     AddressSet,
     Direction,
@@ -56,11 +55,6 @@ class _Policy:
         pods = sorted({pod for e in self._enforcements for pod in e.pods}, key=int)
         for pod in pods:
             themselves.add(f"{pod} . {pod}")
-        # A TCP connection starts with SYN; who started one that is found half-way can't be told. Without this,
-        # the server's next packet would revive one that was cut (nf_conntrack_tcp_loose).
-        self._builder.prefixes("enforced", cover_prefixes(self._family, map(prefix_of, pods)))
-        self._builder.chain("no-late-start", [f"{saddr} @enforced drop", f"{daddr} @enforced drop"])
-        rules.append("tcp flags != syn / fin,syn,rst,ack goto no-late-start")
         rules.extend(self._dispatch(Direction.EGRESS))
         rules.extend(self._dispatch(Direction.INGRESS))
         return rules

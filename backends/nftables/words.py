@@ -23,10 +23,9 @@ LOOPBACK = {Family.IPV4: "127.0.0.0/8", Family.IPV6: "::1"}
 PORT = "meta l4proto . th dport"
 """Protocol and destination port, as the end of a key."""
 
-MARK = 0x1000
-"""The bit of the packet mark that says "masquerade"; it lives within one packet's way through one node."""
-CUT = 0x1000
-"""The bit of the connection mark of connections that policy has cut."""
+MARK = 0x4000
+"""The bit of the packet mark that says "masquerade": kube-proxy's, which network plugins know and leave alone. It lives
+within one packet's way through one node."""
 
 
 @cache

@@ -26,6 +26,7 @@ class Dataplane:
 ALL = (
     Dataplane("iptables-legacy", "iptables", options=InstallOptions(iptables="legacy")),
     Dataplane("iptables-nft", "iptables", options=InstallOptions(iptables="nft")),
+    Dataplane("nftables", "nftables", lets_in=False),
 )
 
 

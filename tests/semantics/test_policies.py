@@ -91,7 +91,7 @@ def install(lab: Cluster, programs: Mapping[str, Program], backend: str) -> None
 
 @pytest.mark.kernel
 @pytest.mark.xdist_group("policies")
-@pytest.mark.parametrize("backend", ["iptables"])
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_packets(lab: Cluster, case: Case, backend: str) -> None:
     programs = programs_of(documents_of(case))
