@@ -12,7 +12,7 @@ from tests.semantics.world import TOPOLOGY
 
 @pytest.fixture(scope="session")
 def _world() -> Iterator[Cluster]:
-    with Cluster(TOPOLOGY) as cluster:
+    with Cluster(TOPOLOGY, with_cgroups=True) as cluster:
         yield cluster
 
 

@@ -6,7 +6,7 @@ Knows: names of back ends and their variants. Must not know: rules or programs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from k8snetc.backends.target import InstallOptions, target_for
 from k8snetc.ir.types import Program
@@ -15,18 +15,24 @@ from k8snetc.lab.cluster import Cluster
 
 @dataclass(frozen=True, slots=True)
 class Dataplane:
-    """A back end with the options that it is installed with. `name` is for test ids."""
+    """A back end with the options that it is installed with. `name` is for test ids.
+
+    `sockets`: programs balance the sockets of the node's cgroup, too.
+    """
 
     name: str
     backend: str
     lets_in: bool = True  # whether it can open a port that somebody else's rule closes
     options: InstallOptions = field(default_factory=InstallOptions)
+    sockets: bool = False
 
 
 ALL = (
     Dataplane("iptables-legacy", "iptables", options=InstallOptions(iptables="legacy")),
     Dataplane("iptables-nft", "iptables", options=InstallOptions(iptables="nft")),
     Dataplane("nftables", "nftables", lets_in=False),
+    Dataplane("ebpf-packets", "ebpf", lets_in=False, options=InstallOptions(no_cgroup=True)),
+    Dataplane("ebpf-sockets", "ebpf", lets_in=False, sockets=True),
 )
 
 
@@ -38,7 +44,11 @@ def install(
 ) -> None:
     """Bring each node from whatever is on it to its program. `old`: what ran there before, if known."""
     for node, program in programs.items():
-        cluster.call(f"node/{node}", _install_here, dataplane, program, (old or {}).get(node))
+        options = dataplane.options
+        if dataplane.sockets:
+            options = replace(options, cgroup=str(cluster.cgroup(node)))
+        here = replace(dataplane, options=options)
+        cluster.call(f"node/{node}", _install_here, here, program, (old or {}).get(node))
 
 
 def _install_here(dataplane: Dataplane, program: Program, old: Program | None) -> None:

@@ -7,7 +7,7 @@ import pytest
 from k8snetc.backends.target import InstallOptions
 from k8snetc.ir.types import Family
 from k8snetc.lab.cluster import Cluster
-from k8snetc.lab.expect import Mismatch, compare
+from k8snetc.lab.expect import compare
 from k8snetc.lab.probe import Probe
 from tests.backends.ebpf import support
 from tests.support.lab import SCTP, TCP, UDP
@@ -37,16 +37,6 @@ def probes(family: Family, clients: tuple[str, ...] = CLIENTS) -> Iterator[Probe
         yield Probe(client, support.pod(family, "d"), None)
 
 
-def is_own_hairpin(cluster: Cluster, mismatch: Mismatch) -> bool:
-    """A pod's balanced socket that reaches the pod itself never leaves it: it sees its own address, not the node's."""
-    probe, result = mismatch.probe, mismatch.result
-    if result.server != probe.client or result.source is None or result.endpoint is None:
-        return False
-    own = cluster.topology.addresses(probe.client)
-    arrivals = {a.endpoint for a in mismatch.expected.arrivals if a.server == probe.client}
-    return probe.client.startswith("pod/") and result.source.address in own and result.endpoint in arrivals
-
-
 @pytest.mark.parametrize("sockets", [False, True], ids=["packets", "sockets"])
 @pytest.mark.parametrize("family", list(Family))
 def test_what_becomes_of_each_probe(cluster: Cluster, family: Family, sockets: bool) -> None:
@@ -55,6 +45,4 @@ def test_what_becomes_of_each_probe(cluster: Cluster, family: Family, sockets: b
         options = InstallOptions(cgroup=str(cluster.cgroup(name)), no_cgroup=not sockets)
         cluster.call(f"node/{name}", support.install, program, options)
     wrong = compare(cluster, programs, list(probes(family)))
-    if sockets:
-        wrong = [m for m in wrong if not is_own_hairpin(cluster, m)]
     assert not wrong, f"{len(wrong)}\n" + "\n".join(map(str, wrong[:60]))
