@@ -24,6 +24,7 @@ enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PROG_ARRAY = 
        BPF_MAP_TYPE_RINGBUF = 27 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_F_RECOMPUTE_CSUM = 1, BPF_F_INGRESS = 1,
        BPF_F_PSEUDO_HDR = 16, BPF_F_MARK_MANGLED_0 = 32 };
+#define BPF_F_CURRENT_NETNS (-1L)
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -37,6 +38,20 @@ struct __sk_buff {
 /* The address that a socket is about to use (struct bpf_sock_addr of linux/bpf.h, its first part). */
 struct bpf_sock_addr {
 	__u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol;
+};
+
+/* A look-up of a socket by addresses and ports (struct bpf_sock_tuple of linux/bpf.h). */
+struct bpf_sock_tuple {
+	union {
+		struct {
+			__be32 saddr[1], daddr[1];
+			__be16 sport, dport;
+		} ipv4;
+		struct {
+			__be32 saddr[4], daddr[4];
+			__be16 sport, dport;
+		} ipv6;
+	};
 };
 
 /* A route look-up (struct bpf_fib_lookup of linux/bpf.h). */
@@ -307,7 +322,7 @@ static __always_inline int ports4(struct __sk_buff *skb, struct packet4 *p, __u3
 }
 
 /* Reads a packet. Returns 0, or -1 when it is malformed. */
-static __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct ipv4 ip;
 	__be32 id = 0;
@@ -431,7 +446,7 @@ static __always_inline int put_address4(struct __sk_buff *skb, __u32 ip, __u32 o
 }
 
 /* Gives the packet another source (`source` 1) or destination. Returns 0, or -1 when it can't be written. */
-static __noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
+__noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
 				__be16 port, int source)
 {
 	if (!p || !address)
@@ -580,6 +595,26 @@ static __noinline int choose4(const struct frontend *frontend, const struct rout
 	return 0;
 }
 
+/* Whether a socket of the caller's network namespace may be this endpoint: one that listens on its port. */
+static __always_inline int listens4(struct bpf_sock_addr *ctx, const struct endpoint4 *endpoint, __u32 protocol)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *found;
+
+	memcpy(tuple.ipv4.daddr, &endpoint->address, sizeof(endpoint->address));
+	tuple.ipv4.dport = endpoint->port;
+	if (protocol == IPPROTO_TCP)
+		found = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else if (protocol == IPPROTO_UDP)
+		found = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		return 1;
+	if (!found)
+		return 0;
+	bpf_sk_release(found);
+	return 1;
+}
+
 /* The networks that hold the cluster's pods. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -638,7 +673,7 @@ static __always_inline void reverse4(struct conn_key4 *to, const struct conn_key
 }
 
 /* Opens a connection from the packet's sender to the endpoint of a frontend. */
-static __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struct endpoint4 *endpoint,
+__noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struct endpoint4 *endpoint,
 			     __u32 flags)
 {
 	struct conn4 c = {};
@@ -671,7 +706,7 @@ static __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, cons
 }
 
 /* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
-static __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struct conn4 *c)
+__noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struct conn4 *c)
 {
 	__u32 range = config.masquerade_last - config.masquerade_first + 1, index = skb->ifindex;
 	struct device *device = bpf_map_lookup_elem(&devices, &index);
@@ -717,7 +752,7 @@ static __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p
 
 /* --- reject, IPv4: the packet becomes the ICMP answer "port unreachable" to itself --------------------------- */
 
-static __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sender)
+__noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sender)
 {
 	struct { struct ipv4 ip; __u8 icmp[8]; } answer = {};
 	__u8 quoted[80];
@@ -775,7 +810,7 @@ static __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, in
 /* --- forward, IPv4: a packet's way through the node ------------------------------------------------------ */
 
 /* The node's own packet got another destination after it was routed: route it again. */
-static __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
+__noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET};
 	__u8 none[2 * ETH_ALEN] = {};
@@ -796,7 +831,7 @@ static __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 }
 
 /* An answer to the node's own connection: tell it the service's address, on the device where it asked. */
-static __noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct conn4 *c = find4(p);
 	struct device *device;
@@ -825,7 +860,7 @@ static __noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
 }
 
 /* A new packet: opens a connection if it is for a service. */
-static __noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sender)
+__noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sender)
 {
 	struct endpoint4 endpoint;
 	struct frontend *frontend;
@@ -854,7 +889,7 @@ static __noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sende
 }
 
 /* Where a packet comes in: its new destination. */
-static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
+__noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 {
 	struct address4 address;
 	struct conn4 *c;
@@ -890,7 +925,7 @@ static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int send
 }
 
 /* Where a packet goes out: its new source. */
-static __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct address4 address;
 	struct conn4 *c = find4(p);
@@ -908,7 +943,7 @@ static __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress4(struct __sk_buff *skb, int sender)
 {
-	struct packet4 p;
+	struct packet4 p = {};
 	int verdict;
 
 	if (parse4(skb, &p))
@@ -922,7 +957,7 @@ static __noinline int ingress4(struct __sk_buff *skb, int sender)
 /* Egress of a device: to a pod, or to the outside. */
 static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 {
-	struct packet4 p;
+	struct packet4 p = {};
 	int verdict = CONTINUE;
 
 	if (parse4(skb, &p))
@@ -1039,6 +1074,9 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 
 	if (choose4(frontend, route, &nobody, &endpoint))
 		return 1;
+	/* A pod that may reach itself must see the node's address: its packets see to that. */
+	if (!node && listens4(ctx, &endpoint, protocol))
+		return 1;
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.address = endpoint.address;
 	key.port = endpoint.port;
@@ -1130,6 +1168,9 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 	struct address4 nobody = {};
 
 	if (choose4(frontend, route, &nobody, &endpoint))
+		return 1;
+	/* A pod that may reach itself must see the node's address: its packets see to that. */
+	if (!node && listens4(ctx, &endpoint, protocol))
 		return 1;
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.address = endpoint.address;

@@ -24,6 +24,7 @@ enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PROG_ARRAY = 
        BPF_MAP_TYPE_RINGBUF = 27 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_F_RECOMPUTE_CSUM = 1, BPF_F_INGRESS = 1,
        BPF_F_PSEUDO_HDR = 16, BPF_F_MARK_MANGLED_0 = 32 };
+#define BPF_F_CURRENT_NETNS (-1L)
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -37,6 +38,20 @@ struct __sk_buff {
 /* The address that a socket is about to use (struct bpf_sock_addr of linux/bpf.h, its first part). */
 struct bpf_sock_addr {
 	__u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol;
+};
+
+/* A look-up of a socket by addresses and ports (struct bpf_sock_tuple of linux/bpf.h). */
+struct bpf_sock_tuple {
+	union {
+		struct {
+			__be32 saddr[1], daddr[1];
+			__be16 sport, dport;
+		} ipv4;
+		struct {
+			__be32 saddr[4], daddr[4];
+			__be16 sport, dport;
+		} ipv6;
+	};
 };
 
 /* A route look-up (struct bpf_fib_lookup of linux/bpf.h). */
@@ -283,7 +298,7 @@ static __always_inline int ports4(struct __sk_buff *skb, struct packet4 *p, __u3
 }
 
 /* Reads a packet. Returns 0, or -1 when it is malformed. */
-static __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct ipv4 ip;
 	__be32 id = 0;
@@ -407,7 +422,7 @@ static __always_inline int put_address4(struct __sk_buff *skb, __u32 ip, __u32 o
 }
 
 /* Gives the packet another source (`source` 1) or destination. Returns 0, or -1 when it can't be written. */
-static __noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
+__noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
 				__be16 port, int source)
 {
 	if (!p || !address)
@@ -536,6 +551,26 @@ static __noinline int choose4(const struct frontend *frontend, const struct rout
 	return 0;
 }
 
+/* Whether a socket of the caller's network namespace may be this endpoint: one that listens on its port. */
+static __always_inline int listens4(struct bpf_sock_addr *ctx, const struct endpoint4 *endpoint, __u32 protocol)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *found;
+
+	memcpy(tuple.ipv4.daddr, &endpoint->address, sizeof(endpoint->address));
+	tuple.ipv4.dport = endpoint->port;
+	if (protocol == IPPROTO_TCP)
+		found = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else if (protocol == IPPROTO_UDP)
+		found = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		return 1;
+	if (!found)
+		return 0;
+	bpf_sk_release(found);
+	return 1;
+}
+
 /* Whether a packet is from a pod of the cluster. */
 static __always_inline int from_cluster4(struct __sk_buff *skb, const struct address4 *source)
 {
@@ -586,7 +621,7 @@ static __always_inline void reverse4(struct conn_key4 *to, const struct conn_key
 }
 
 /* Opens a connection from the packet's sender to the endpoint of a frontend. */
-static __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struct endpoint4 *endpoint,
+__noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struct endpoint4 *endpoint,
 			     __u32 flags)
 {
 	struct conn4 c = {};
@@ -619,7 +654,7 @@ static __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, cons
 }
 
 /* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
-static __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struct conn4 *c)
+__noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struct conn4 *c)
 {
 	__u32 range = config.masquerade_last - config.masquerade_first + 1, index = skb->ifindex;
 	struct device *device = bpf_map_lookup_elem(&devices, &index);
@@ -665,7 +700,7 @@ static __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p
 
 /* --- reject, IPv4: the packet becomes the ICMP answer "port unreachable" to itself --------------------------- */
 
-static __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sender)
+__noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sender)
 {
 	struct { struct ipv4 ip; __u8 icmp[8]; } answer = {};
 	__u8 quoted[80];
@@ -723,7 +758,7 @@ static __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, in
 /* --- forward, IPv4: a packet's way through the node ------------------------------------------------------ */
 
 /* The node's own packet got another destination after it was routed: route it again. */
-static __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
+__noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET};
 	__u8 none[2 * ETH_ALEN] = {};
@@ -744,7 +779,7 @@ static __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 }
 
 /* An answer to the node's own connection: tell it the service's address, on the device where it asked. */
-static __noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct conn4 *c = find4(p);
 	struct device *device;
@@ -773,7 +808,7 @@ static __noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
 }
 
 /* A new packet: opens a connection if it is for a service. */
-static __noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sender)
+__noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sender)
 {
 	struct endpoint4 endpoint;
 	struct frontend *frontend;
@@ -802,7 +837,7 @@ static __noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sende
 }
 
 /* Where a packet comes in: its new destination. */
-static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
+__noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 {
 	struct address4 address;
 	struct conn4 *c;
@@ -838,7 +873,7 @@ static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int send
 }
 
 /* Where a packet goes out: its new source. */
-static __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct address4 address;
 	struct conn4 *c = find4(p);
@@ -856,7 +891,7 @@ static __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress4(struct __sk_buff *skb, int sender)
 {
-	struct packet4 p;
+	struct packet4 p = {};
 	int verdict;
 
 	if (parse4(skb, &p))
@@ -870,7 +905,7 @@ static __noinline int ingress4(struct __sk_buff *skb, int sender)
 /* Egress of a device: to a pod, or to the outside. */
 static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 {
-	struct packet4 p;
+	struct packet4 p = {};
 	int verdict = CONTINUE;
 
 	if (parse4(skb, &p))
@@ -1064,7 +1099,7 @@ static __always_inline int extensions(struct __sk_buff *skb, __u32 offset, __u8 
 }
 
 /* Reads a packet. Returns 0, or -1 when it is malformed. */
-static __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
+__noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 {
 	struct ipv6 ip;
 	__be32 id = 0;
@@ -1187,7 +1222,7 @@ static __always_inline int put_address6(struct __sk_buff *skb, __u32 ip, __u32 o
 }
 
 /* Gives the packet another source (`source` 1) or destination. Returns 0, or -1 when it can't be written. */
-static __noinline int rewrite6(struct __sk_buff *skb, struct packet6 *p, const struct address6 *address,
+__noinline int rewrite6(struct __sk_buff *skb, struct packet6 *p, const struct address6 *address,
 				__be16 port, int source)
 {
 	if (!p || !address)
@@ -1320,6 +1355,26 @@ static __noinline int choose6(const struct frontend *frontend, const struct rout
 	return 0;
 }
 
+/* Whether a socket of the caller's network namespace may be this endpoint: one that listens on its port. */
+static __always_inline int listens6(struct bpf_sock_addr *ctx, const struct endpoint6 *endpoint, __u32 protocol)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *found;
+
+	memcpy(tuple.ipv6.daddr, &endpoint->address, sizeof(endpoint->address));
+	tuple.ipv6.dport = endpoint->port;
+	if (protocol == IPPROTO_TCP)
+		found = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	else if (protocol == IPPROTO_UDP)
+		found = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	else
+		return 1;
+	if (!found)
+		return 0;
+	bpf_sk_release(found);
+	return 1;
+}
+
 /* --- connections, IPv6: what was decided for a connection's first packet holds for all --------------------
 
    A packet that arrives gets its new destination, one that departs its new source; between them the kernel routes.
@@ -1361,7 +1416,7 @@ static __always_inline void reverse6(struct conn_key6 *to, const struct conn_key
 }
 
 /* Opens a connection from the packet's sender to the endpoint of a frontend. */
-static __noinline int open6(struct __sk_buff *skb, const struct packet6 *p, const struct endpoint6 *endpoint,
+__noinline int open6(struct __sk_buff *skb, const struct packet6 *p, const struct endpoint6 *endpoint,
 			     __u32 flags)
 {
 	struct conn6 c = {};
@@ -1394,7 +1449,7 @@ static __noinline int open6(struct __sk_buff *skb, const struct packet6 *p, cons
 }
 
 /* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
-static __noinline int masquerade6(struct __sk_buff *skb, const struct packet6 *p, struct conn6 *c)
+__noinline int masquerade6(struct __sk_buff *skb, const struct packet6 *p, struct conn6 *c)
 {
 	__u32 range = config.masquerade_last - config.masquerade_first + 1, index = skb->ifindex;
 	struct device *device = bpf_map_lookup_elem(&devices, &index);
@@ -1440,7 +1495,7 @@ static __noinline int masquerade6(struct __sk_buff *skb, const struct packet6 *p
 
 /* --- reject, IPv6: the packet becomes the ICMP answer "port unreachable" to itself --------------------------- */
 
-static __noinline int reject6(struct __sk_buff *skb, const struct packet6 *p, int sender)
+__noinline int reject6(struct __sk_buff *skb, const struct packet6 *p, int sender)
 {
 	struct { struct ipv6 ip; __u8 icmp[8]; } answer = {};
 	__u8 quoted[120];
@@ -1499,7 +1554,7 @@ static __noinline int reject6(struct __sk_buff *skb, const struct packet6 *p, in
 /* --- forward, IPv6: a packet's way through the node ------------------------------------------------------ */
 
 /* The node's own packet got another destination after it was routed: route it again. */
-static __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
+__noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET6};
 	__u8 none[2 * ETH_ALEN] = {};
@@ -1520,7 +1575,7 @@ static __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 }
 
 /* An answer to the node's own connection: tell it the service's address, on the device where it asked. */
-static __noinline int answer_node6(struct __sk_buff *skb, struct packet6 *p)
+__noinline int answer_node6(struct __sk_buff *skb, struct packet6 *p)
 {
 	struct conn6 *c = find6(p);
 	struct device *device;
@@ -1549,7 +1604,7 @@ static __noinline int answer_node6(struct __sk_buff *skb, struct packet6 *p)
 }
 
 /* A new packet: opens a connection if it is for a service. */
-static __noinline int serve6(struct __sk_buff *skb, struct packet6 *p, int sender)
+__noinline int serve6(struct __sk_buff *skb, struct packet6 *p, int sender)
 {
 	struct endpoint6 endpoint;
 	struct frontend *frontend;
@@ -1576,7 +1631,7 @@ static __noinline int serve6(struct __sk_buff *skb, struct packet6 *p, int sende
 }
 
 /* Where a packet comes in: its new destination. */
-static __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
+__noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 {
 	struct address6 address;
 	struct conn6 *c;
@@ -1612,7 +1667,7 @@ static __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int send
 }
 
 /* Where a packet goes out: its new source. */
-static __noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
+__noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
 {
 	struct address6 address;
 	struct conn6 *c = find6(p);
@@ -1630,7 +1685,7 @@ static __noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress6(struct __sk_buff *skb, int sender)
 {
-	struct packet6 p;
+	struct packet6 p = {};
 	int verdict;
 
 	if (parse6(skb, &p))
@@ -1644,7 +1699,7 @@ static __noinline int ingress6(struct __sk_buff *skb, int sender)
 /* Egress of a device: to a pod, or to the outside. */
 static __noinline int egress6(struct __sk_buff *skb, int to_pod)
 {
-	struct packet6 p;
+	struct packet6 p = {};
 	int verdict = CONTINUE;
 
 	if (parse6(skb, &p))
@@ -1765,6 +1820,9 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 
 	if (choose4(frontend, route, &nobody, &endpoint))
 		return 1;
+	/* A pod that may reach itself must see the node's address: its packets see to that. */
+	if (!node && listens4(ctx, &endpoint, protocol))
+		return 1;
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.address = endpoint.address;
 	key.port = endpoint.port;
@@ -1857,6 +1915,9 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 
 	if (choose4(frontend, route, &nobody, &endpoint))
 		return 1;
+	/* A pod that may reach itself must see the node's address: its packets see to that. */
+	if (!node && listens4(ctx, &endpoint, protocol))
+		return 1;
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.address = endpoint.address;
 	key.port = endpoint.port;
@@ -1927,6 +1988,9 @@ static __noinline int socket_connect6(struct bpf_sock_addr *ctx)
 	struct address6 nobody = {};
 
 	if (choose6(frontend, route, &nobody, &endpoint))
+		return 1;
+	/* A pod that may reach itself must see the node's address: its packets see to that. */
+	if (!node && listens6(ctx, &endpoint, protocol))
 		return 1;
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.address = endpoint.address;

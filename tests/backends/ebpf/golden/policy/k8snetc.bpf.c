@@ -24,6 +24,7 @@ enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PROG_ARRAY = 
        BPF_MAP_TYPE_RINGBUF = 27 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_F_RECOMPUTE_CSUM = 1, BPF_F_INGRESS = 1,
        BPF_F_PSEUDO_HDR = 16, BPF_F_MARK_MANGLED_0 = 32 };
+#define BPF_F_CURRENT_NETNS (-1L)
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -37,6 +38,20 @@ struct __sk_buff {
 /* The address that a socket is about to use (struct bpf_sock_addr of linux/bpf.h, its first part). */
 struct bpf_sock_addr {
 	__u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol;
+};
+
+/* A look-up of a socket by addresses and ports (struct bpf_sock_tuple of linux/bpf.h). */
+struct bpf_sock_tuple {
+	union {
+		struct {
+			__be32 saddr[1], daddr[1];
+			__be16 sport, dport;
+		} ipv4;
+		struct {
+			__be32 saddr[4], daddr[4];
+			__be16 sport, dport;
+		} ipv6;
+	};
 };
 
 /* A route look-up (struct bpf_fib_lookup of linux/bpf.h). */
@@ -273,7 +288,7 @@ static __always_inline int ports4(struct __sk_buff *skb, struct packet4 *p, __u3
 }
 
 /* Reads a packet. Returns 0, or -1 when it is malformed. */
-static __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct ipv4 ip;
 	__be32 id = 0;
@@ -397,7 +412,7 @@ static __always_inline int put_address4(struct __sk_buff *skb, __u32 ip, __u32 o
 }
 
 /* Gives the packet another source (`source` 1) or destination. Returns 0, or -1 when it can't be written. */
-static __noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
+__noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
 				__be16 port, int source)
 {
 	if (!p || !address)
@@ -521,7 +536,7 @@ static __always_inline void reverse4(struct conn_key4 *to, const struct conn_key
 
 /* --- policy, IPv4: may this connection be? Four look-ups, however many policies there are ------------------- */
 
-static __noinline int allows4(__u32 profile, const struct address4 *peer, __u8 protocol, __be16 port)
+__noinline int allows4(__u32 profile, const struct address4 *peer, __u8 protocol, __be16 port)
 {
 	struct network4 network = {.length = 32};
 	struct verdict_key4 key = {.profile = profile};
@@ -550,7 +565,7 @@ static __noinline int allows4(__u32 profile, const struct address4 *peer, __u8 p
 
 /* Judges a packet that leaves a pod, with its translated destination, or reaches one, with its sender's source.
    What a connection's first packet may, all may, in both directions, until another program is in force. */
-static __noinline int admit4(struct __sk_buff *skb, const struct packet4 *p, int leaving)
+__noinline int admit4(struct __sk_buff *skb, const struct packet4 *p, int leaving)
 {
 	const struct address4 *pod, *peer;
 	struct profile4 *profile;
@@ -611,7 +626,7 @@ remember:
 /* --- forward, IPv4: a packet's way through the node ------------------------------------------------------ */
 
 /* Where a packet comes in: its new destination. */
-static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
+__noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 {
 	struct address4 address;
 	struct conn4 *c;
@@ -638,7 +653,7 @@ static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int send
 }
 
 /* Where a packet goes out: its new source. */
-static __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 {
 	return CONTINUE;
 }
@@ -646,7 +661,7 @@ static __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress4(struct __sk_buff *skb, int sender)
 {
-	struct packet4 p;
+	struct packet4 p = {};
 	int verdict;
 
 	if (parse4(skb, &p))
@@ -660,7 +675,7 @@ static __noinline int ingress4(struct __sk_buff *skb, int sender)
 /* Egress of a device: to a pod, or to the outside. */
 static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 {
-	struct packet4 p;
+	struct packet4 p = {};
 	int verdict = CONTINUE;
 
 	if (parse4(skb, &p))
@@ -836,7 +851,7 @@ static __always_inline int extensions(struct __sk_buff *skb, __u32 offset, __u8 
 }
 
 /* Reads a packet. Returns 0, or -1 when it is malformed. */
-static __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
+__noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 {
 	struct ipv6 ip;
 	__be32 id = 0;
@@ -959,7 +974,7 @@ static __always_inline int put_address6(struct __sk_buff *skb, __u32 ip, __u32 o
 }
 
 /* Gives the packet another source (`source` 1) or destination. Returns 0, or -1 when it can't be written. */
-static __noinline int rewrite6(struct __sk_buff *skb, struct packet6 *p, const struct address6 *address,
+__noinline int rewrite6(struct __sk_buff *skb, struct packet6 *p, const struct address6 *address,
 				__be16 port, int source)
 {
 	if (!p || !address)
@@ -1090,7 +1105,7 @@ static __always_inline void reverse6(struct conn_key6 *to, const struct conn_key
 
 /* --- policy, IPv6: may this connection be? Four look-ups, however many policies there are ------------------- */
 
-static __noinline int allows6(__u32 profile, const struct address6 *peer, __u8 protocol, __be16 port)
+__noinline int allows6(__u32 profile, const struct address6 *peer, __u8 protocol, __be16 port)
 {
 	struct network6 network = {.length = 128};
 	struct verdict_key6 key = {.profile = profile};
@@ -1119,7 +1134,7 @@ static __noinline int allows6(__u32 profile, const struct address6 *peer, __u8 p
 
 /* Judges a packet that leaves a pod, with its translated destination, or reaches one, with its sender's source.
    What a connection's first packet may, all may, in both directions, until another program is in force. */
-static __noinline int admit6(struct __sk_buff *skb, const struct packet6 *p, int leaving)
+__noinline int admit6(struct __sk_buff *skb, const struct packet6 *p, int leaving)
 {
 	const struct address6 *pod, *peer;
 	struct profile6 *profile;
@@ -1180,7 +1195,7 @@ remember:
 /* --- forward, IPv6: a packet's way through the node ------------------------------------------------------ */
 
 /* Where a packet comes in: its new destination. */
-static __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
+__noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 {
 	struct address6 address;
 	struct conn6 *c;
@@ -1207,7 +1222,7 @@ static __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int send
 }
 
 /* Where a packet goes out: its new source. */
-static __noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
+__noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
 {
 	return CONTINUE;
 }
@@ -1215,7 +1230,7 @@ static __noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress6(struct __sk_buff *skb, int sender)
 {
-	struct packet6 p;
+	struct packet6 p = {};
 	int verdict;
 
 	if (parse6(skb, &p))
@@ -1229,7 +1244,7 @@ static __noinline int ingress6(struct __sk_buff *skb, int sender)
 /* Egress of a device: to a pod, or to the outside. */
 static __noinline int egress6(struct __sk_buff *skb, int to_pod)
 {
-	struct packet6 p;
+	struct packet6 p = {};
 	int verdict = CONTINUE;
 
 	if (parse6(skb, &p))
