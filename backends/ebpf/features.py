@@ -29,6 +29,7 @@ class FamilyFeatures:
     nodeports: bool = False
     sources: bool = False
     affinity: bool = False
+    datagrams: bool = False
     refuses: bool = False
     rejects: bool = False
     detects: bool = False
@@ -48,6 +49,7 @@ class Features:
     localhost: bool = False
     detects_interface: bool = False
     port_sets: bool = False
+    drop_invalid: bool = False
 
     def of(self, family: Family) -> FamilyFeatures:
         """The needs of one family."""
@@ -95,6 +97,7 @@ class Features:
         yield "localhost", self.localhost
         yield "detects_interface", self.detects_interface
         yield "port_sets", self.port_sets
+        yield "drop_invalid", self.drop_invalid
 
     @property
     def summary(self) -> str:
@@ -119,6 +122,7 @@ def features_of(program: Program) -> Features:
         and any(f.exposure is Exposure.NODE_PORT for f in frontends),
         detects_interface=isinstance(program.node.detector, FromInterface)
         and any(_asks_cluster(f) for f in frontends),
+        drop_invalid=program.node.drop_invalid,
         port_sets=any(r.protocol is not None for r in rules if r.verdict is not Verdict.PASS)
         or any(r.protocol is not None for r in rules),
     )
@@ -134,6 +138,7 @@ def _family(program: Program, family: Family) -> FamilyFeatures:
         nodeports=any(f.exposure is Exposure.NODE_PORT for f in frontends),
         sources=any(f.sources is not None for f in frontends),
         affinity=any(balancers[n].affinity is not None for n in names),
+        datagrams=any(f.protocol is Protocol.UDP for f in frontends),
         refuses=any(n in refused for n in (*program.rejects, *program.drops)),
         rejects=any(n in refused for n in program.rejects)
         or any(r.action is Refusal.REJECT for f in frontends for r in f.routes)

@@ -25,6 +25,7 @@ from k8snetc.ir.types import (
     Network,
     Prefix,
     Program,
+    Protocol,
     Refusal,
     SourceIn,
     Who,
@@ -227,7 +228,7 @@ class Services:
 
     def _member_rows(self) -> Iterator[Row]:
         for name, balancer in self._balancers.items():
-            if balancer.affinity is not None:
+            if balancer.affinity is not None or balancer.protocol is Protocol.UDP:
                 for e in balancer.endpoints:
                     yield Row((self._places[name][0], int(e.address), e.port), (1,), name)
 

@@ -13,6 +13,7 @@ import yaml
 
 from k8snetc.backends.base import EmitOptions
 from k8snetc.backends.registry import load
+from k8snetc.backends.target import InstallOptions
 from k8snetc.compiler.context import node_context
 from k8snetc.compiler.lower import lower
 from k8snetc.compiler.manifests import read
@@ -24,6 +25,7 @@ from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.expect import Expected, Predictor, observe
 from k8snetc.lab.install import install_artifacts
 from k8snetc.lab.probe import Outcome
+from tests.semantics import dataplanes
 from tests.semantics import policy_cluster as cluster
 from tests.semantics.policy_cases import CASES, Case
 from tests.semantics.policy_flows import Flow, flows, naive_allows
@@ -84,14 +86,18 @@ def lab(_lab: Cluster) -> Iterator[Cluster]:
 
 
 def install(lab: Cluster, programs: Mapping[str, Program], backend: str) -> None:
-    """Each node's program, by the back end's own tools."""
+    """Each node's program, by the back end's own tools where it has such."""
+    if backend == "ebpf":
+        plane = dataplanes.Dataplane(backend, backend, options=InstallOptions(no_cgroup=True))
+        dataplanes.install(lab, plane, programs)
+        return
     for name, program in programs.items():
         install_artifacts(lab, name, load(backend).compile(program, EmitOptions()))
 
 
 @pytest.mark.kernel
 @pytest.mark.xdist_group("policies")
-@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+@pytest.mark.parametrize("backend", ["iptables", "nftables", "ebpf"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_packets(lab: Cluster, case: Case, backend: str) -> None:
     programs = programs_of(documents_of(case))

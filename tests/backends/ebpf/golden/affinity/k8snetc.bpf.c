@@ -1,7 +1,7 @@
 /* Made by k8snetc from manifests: what this node does to packets, and no more. Do not edit.
 
-   On: IPv4, frontends4, nodeports4, affinity4, rejects4, detects4
-   Off: sources4, refuses4, policy4, IPv6, sctp, localhost, detects_interface, port_sets */
+   On: IPv4, frontends4, nodeports4, affinity4, rejects4, detects4, drop_invalid
+   Off: sources4, datagrams4, refuses4, policy4, IPv6, sctp, localhost, detects_interface, port_sets */
 
 /* --- types: what the kernel passes in, as its ABI defines it; no kernel headers are needed ------------- */
 
@@ -65,6 +65,12 @@ struct bpf_fib_lookup {
 	__be32 dst[4];
 	__be16 h_vlan_proto, h_vlan_TCI;
 	__u8 smac[6], dmac[6];
+};
+
+/* The next hop of a packet (struct bpf_redir_neigh of linux/bpf.h). */
+struct bpf_redir_neigh {
+	__u32 nh_family;
+	__be32 nh[4];
 };
 
 struct ipv4 {
@@ -267,7 +273,7 @@ struct affinity_key4 {
 
 struct affinity4 {
 	struct endpoint4 endpoint;
-	__u32 seen; /* seconds since boot */
+	__u64 seen; /* nanoseconds since boot */
 };
 
 struct {
@@ -302,6 +308,7 @@ struct packet4 {
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
+	__u8 invalid;     /* TCP: flags that never stand together */
 	__u8 link;        /* talk of neighbours on the link, which is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
@@ -378,6 +385,11 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
+		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
+		flags = (flags & 0x07) | (flags & 0x30) >> 1;
+		p->invalid = !((1u << 0x02 | 1u << 0x12 | 1u << 0x0a | 1u << 0x04 | 1u << 0x0c | 1u << 0x09 | 1u << 0x19 |
+				1u << 0x08 | 1u << 0x18) & (1u << (flags & 0x1f)));
 	} else if (protocol == IPPROTO_SCTP) {
 		__u8 chunk;
 
@@ -557,6 +569,14 @@ static __noinline struct frontend *find_frontend4(const struct address4 *address
 	return bpf_map_lookup_elem(&frontends4, &key);
 }
 
+/* Whether the route still leads to this endpoint. */
+static __always_inline int is_member4(const struct route *route, const struct endpoint4 *endpoint)
+{
+	struct member_key4 key = {.first = route->first, .endpoint = *endpoint};
+
+	return bpf_map_lookup_elem(&members4, &key) != 0;
+}
+
 /* Chooses an endpoint: the client's last one if it must stay there, otherwise any of them. */
 static __noinline int choose4(const struct frontend *frontend, const struct route *route,
 			       const struct address4 *client, struct endpoint4 *chosen)
@@ -568,19 +588,17 @@ static __noinline int choose4(const struct frontend *frontend, const struct rout
 		return -1;
 	struct affinity_key4 key = {.affinity = frontend->affinity, .client = *client};
 	struct affinity4 memory = {}, *last;
+	__u64 time = bpf_ktime_get_ns();
 
 	if (frontend->affinity) {
-		struct member_key4 member = {.first = route->first};
-
 		last = bpf_map_lookup_elem(&affinity4, &key);
-		if (last && now() - last->seen < frontend->timeout) {
-			member.endpoint = last->endpoint;
-			if (bpf_map_lookup_elem(&members4, &member)) {
-				*chosen = last->endpoint;
-				last->seen = now();
-				return 0;
-			}
+		if (last && time - last->seen < frontend->timeout * SECOND && is_member4(route, &last->endpoint)) {
+			*chosen = last->endpoint;
+			last->seen = time;
+			return 0;
 		}
+		if (last)
+			bpf_map_delete_elem(&affinity4, &key);
 	}
 	slot = route->first + bpf_get_prandom_u32() % route->count;
 	endpoint = bpf_map_lookup_elem(&endpoints4, &slot);
@@ -589,8 +607,13 @@ static __noinline int choose4(const struct frontend *frontend, const struct rout
 	*chosen = *endpoint;
 	if (frontend->affinity) {
 		memory.endpoint = *endpoint;
-		memory.seen = now();
-		bpf_map_update_elem(&affinity4, &key, &memory, BPF_ANY);
+		memory.seen = time;
+		if (bpf_map_update_elem(&affinity4, &key, &memory, BPF_NOEXIST)) {
+			/* Another connection of this client chose at the same time. */
+			last = bpf_map_lookup_elem(&affinity4, &key);
+			if (last && is_member4(route, &last->endpoint))
+				*chosen = last->endpoint;
+		}
 	}
 	return 0;
 }
@@ -813,6 +836,7 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET};
+	struct bpf_redir_neigh next = {};
 	__u8 none[2 * ETH_ALEN] = {};
 	long result;
 
@@ -822,8 +846,11 @@ __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */)
-		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		next.nh_family = fib.family;
+		memcpy(next.nh, fib.dst, sizeof(next.nh));
+		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
+	}
 	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
 	    bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
 		return DROP;
@@ -896,6 +923,8 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 	int verdict;
 
 	if (!p)
+		return DROP;
+	if (p->invalid && sender != SENDER_NODE && !is_node4(&p->key.destination))
 		return DROP;
 	c = find4(p);
 	if (!c && p->inner) {
@@ -1045,7 +1074,7 @@ static __always_inline void write_address4(struct bpf_sock_addr *ctx, const stru
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
+static __noinline int socket_connect4(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint4 endpoint = {}, service = {};
 	struct socket_key4 key = {};
@@ -1054,7 +1083,8 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_address4(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1070,10 +1100,12 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address4 nobody = {};
+	{
+		struct address4 nobody = {};
 
-	if (choose4(frontend, route, &nobody, &endpoint))
-		return 1;
+		if (choose4(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
 	/* A pod that may reach itself must see the node's address: its packets see to that. */
 	if (!node && listens4(ctx, &endpoint, protocol))
 		return 1;
@@ -1104,13 +1136,13 @@ static __noinline int socket_peer4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	return socket_connect4(ctx);
+	return socket_connect4(ctx, 0);
 }
 
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return socket_connect4(ctx);
+	return socket_connect4(ctx, 1);
 }
 
 SEC("cgroup/recvmsg4")
@@ -1140,7 +1172,7 @@ static __always_inline void write_addressmapped6(struct bpf_sock_addr *ctx, cons
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
+static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint4 endpoint = {}, service = {};
 	struct socket_key4 key = {};
@@ -1149,7 +1181,8 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_addressmapped6(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1165,10 +1198,12 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address4 nobody = {};
+	{
+		struct address4 nobody = {};
 
-	if (choose4(frontend, route, &nobody, &endpoint))
-		return 1;
+		if (choose4(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
 	/* A pod that may reach itself must see the node's address: its packets see to that. */
 	if (!node && listens4(ctx, &endpoint, protocol))
 		return 1;
@@ -1200,7 +1235,7 @@ SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
 	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
-		return socket_connectmapped6(ctx);
+		return socket_connectmapped6(ctx, 0);
 	return 1;
 }
 
@@ -1208,7 +1243,7 @@ SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
-		return socket_connectmapped6(ctx);
+		return socket_connectmapped6(ctx, 1);
 	return 1;
 }
 

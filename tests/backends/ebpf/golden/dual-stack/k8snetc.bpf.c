@@ -1,7 +1,7 @@
 /* Made by k8snetc from manifests: what this node does to packets, and no more. Do not edit.
 
-   On: IPv4, frontends4, rejects4, IPv6, frontends6, rejects6
-   Off: nodeports4, sources4, affinity4, refuses4, detects4, policy4, nodeports6, sources6, affinity6, refuses6, detects6, policy6, sctp, localhost, detects_interface, port_sets */
+   On: IPv4, frontends4, datagrams4, rejects4, IPv6, frontends6, datagrams6, rejects6
+   Off: nodeports4, sources4, affinity4, refuses4, detects4, policy4, nodeports6, sources6, affinity6, refuses6, detects6, policy6, sctp, localhost, detects_interface, port_sets, drop_invalid */
 
 /* --- types: what the kernel passes in, as its ABI defines it; no kernel headers are needed ------------- */
 
@@ -65,6 +65,12 @@ struct bpf_fib_lookup {
 	__be32 dst[4];
 	__be16 h_vlan_proto, h_vlan_TCI;
 	__u8 smac[6], dmac[6];
+};
+
+/* The next hop of a packet (struct bpf_redir_neigh of linux/bpf.h). */
+struct bpf_redir_neigh {
+	__u32 nh_family;
+	__be32 nh[4];
 };
 
 struct ipv4 {
@@ -266,6 +272,27 @@ struct {
 	__type(value, struct endpoint4);
 } sockets4 SEC(".maps");
 
+/* Shared: where a socket that is not connected sends the datagrams for a service. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct socket_key4);
+	__type(value, struct endpoint4);
+} datagrams4 SEC(".maps");
+
+/* Whether an endpoint is still one of those that start at slot `first`. */
+struct member_key4 {
+	__u32 first;
+	struct endpoint4 endpoint;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct member_key4);
+	__type(value, __u32);
+} members4 SEC(".maps");
+
 /* --- parse, IPv4: which connection a packet belongs to ------------------------------------------------- */
 
 struct packet4 {
@@ -278,6 +305,7 @@ struct packet4 {
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
+	__u8 invalid;     /* TCP: flags that never stand together */
 	__u8 link;        /* talk of neighbours on the link, which is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
@@ -520,6 +548,14 @@ static __noinline struct frontend *find_frontend4(const struct address4 *address
 	return 0;
 }
 
+/* Whether the route still leads to this endpoint. */
+static __always_inline int is_member4(const struct route *route, const struct endpoint4 *endpoint)
+{
+	struct member_key4 key = {.first = route->first, .endpoint = *endpoint};
+
+	return bpf_map_lookup_elem(&members4, &key) != 0;
+}
+
 /* Chooses an endpoint: the client's last one if it must stay there, otherwise any of them. */
 static __noinline int choose4(const struct frontend *frontend, const struct route *route,
 			       const struct address4 *client, struct endpoint4 *chosen)
@@ -535,6 +571,25 @@ static __noinline int choose4(const struct frontend *frontend, const struct rout
 		return -1;
 	*chosen = *endpoint;
 	return 0;
+}
+
+/* Chooses an endpoint for a socket's datagrams: the same one as long as it is there. */
+static __always_inline int choose_for_datagrams4(struct bpf_sock_addr *ctx, const struct frontend *frontend,
+						  const struct route *route, const struct endpoint4 *service,
+						  struct endpoint4 *chosen)
+{
+	struct socket_key4 key = {.cookie = bpf_get_socket_cookie(ctx), .address = service->address,
+				    .port = service->port};
+	struct endpoint4 *last = bpf_map_lookup_elem(&datagrams4, &key);
+	struct address4 nobody = {};
+
+	if (last && is_member4(route, last)) {
+		*chosen = *last;
+		return 0;
+	}
+	if (choose4(frontend, route, &nobody, chosen))
+		return -1;
+	return bpf_map_update_elem(&datagrams4, &key, chosen, BPF_ANY);
 }
 
 /* Whether a socket of the caller's network namespace may be this endpoint: one that listens on its port. */
@@ -738,6 +793,7 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET};
+	struct bpf_redir_neigh next = {};
 	__u8 none[2 * ETH_ALEN] = {};
 	long result;
 
@@ -747,8 +803,11 @@ __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */)
-		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		next.nh_family = fib.family;
+		memcpy(next.nh, fib.dst, sizeof(next.nh));
+		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
+	}
 	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
 	    bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
 		return DROP;
@@ -1005,6 +1064,27 @@ struct {
 	__type(value, struct endpoint6);
 } sockets6 SEC(".maps");
 
+/* Shared: where a socket that is not connected sends the datagrams for a service. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct socket_key6);
+	__type(value, struct endpoint6);
+} datagrams6 SEC(".maps");
+
+/* Whether an endpoint is still one of those that start at slot `first`. */
+struct member_key6 {
+	__u32 first;
+	struct endpoint6 endpoint;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct member_key6);
+	__type(value, __u32);
+} members6 SEC(".maps");
+
 /* --- parse, IPv6: which connection a packet belongs to ------------------------------------------------- */
 
 struct packet6 {
@@ -1017,6 +1097,7 @@ struct packet6 {
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
+	__u8 invalid;     /* TCP: flags that never stand together */
 	__u8 link;        /* talk of neighbours on the link, which is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
@@ -1302,6 +1383,14 @@ static __noinline struct frontend *find_frontend6(const struct address6 *address
 	return 0;
 }
 
+/* Whether the route still leads to this endpoint. */
+static __always_inline int is_member6(const struct route *route, const struct endpoint6 *endpoint)
+{
+	struct member_key6 key = {.first = route->first, .endpoint = *endpoint};
+
+	return bpf_map_lookup_elem(&members6, &key) != 0;
+}
+
 /* Chooses an endpoint: the client's last one if it must stay there, otherwise any of them. */
 static __noinline int choose6(const struct frontend *frontend, const struct route *route,
 			       const struct address6 *client, struct endpoint6 *chosen)
@@ -1317,6 +1406,25 @@ static __noinline int choose6(const struct frontend *frontend, const struct rout
 		return -1;
 	*chosen = *endpoint;
 	return 0;
+}
+
+/* Chooses an endpoint for a socket's datagrams: the same one as long as it is there. */
+static __always_inline int choose_for_datagrams6(struct bpf_sock_addr *ctx, const struct frontend *frontend,
+						  const struct route *route, const struct endpoint6 *service,
+						  struct endpoint6 *chosen)
+{
+	struct socket_key6 key = {.cookie = bpf_get_socket_cookie(ctx), .address = service->address,
+				    .port = service->port};
+	struct endpoint6 *last = bpf_map_lookup_elem(&datagrams6, &key);
+	struct address6 nobody = {};
+
+	if (last && is_member6(route, last)) {
+		*chosen = *last;
+		return 0;
+	}
+	if (choose6(frontend, route, &nobody, chosen))
+		return -1;
+	return bpf_map_update_elem(&datagrams6, &key, chosen, BPF_ANY);
 }
 
 /* Whether a socket of the caller's network namespace may be this endpoint: one that listens on its port. */
@@ -1521,6 +1629,7 @@ __noinline int reject6(struct __sk_buff *skb, const struct packet6 *p, int sende
 __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET6};
+	struct bpf_redir_neigh next = {};
 	__u8 none[2 * ETH_ALEN] = {};
 	long result;
 
@@ -1530,8 +1639,11 @@ __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */)
-		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		next.nh_family = fib.family;
+		memcpy(next.nh, fib.dst, sizeof(next.nh));
+		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
+	}
 	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
 	    bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
 		return DROP;
@@ -1755,7 +1867,7 @@ static __always_inline void write_address4(struct bpf_sock_addr *ctx, const stru
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
+static __noinline int socket_connect4(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint4 endpoint = {}, service = {};
 	struct socket_key4 key = {};
@@ -1764,7 +1876,8 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_address4(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1780,10 +1893,16 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address4 nobody = {};
+	if (sending) {
+		if (choose_for_datagrams4(ctx, frontend, route, &service, &endpoint))
+			return 1;
+	} else
+	{
+		struct address4 nobody = {};
 
-	if (choose4(frontend, route, &nobody, &endpoint))
-		return 1;
+		if (choose4(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
 	/* A pod that may reach itself must see the node's address: its packets see to that. */
 	if (!node && listens4(ctx, &endpoint, protocol))
 		return 1;
@@ -1814,13 +1933,13 @@ static __noinline int socket_peer4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	return socket_connect4(ctx);
+	return socket_connect4(ctx, 0);
 }
 
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return socket_connect4(ctx);
+	return socket_connect4(ctx, 1);
 }
 
 SEC("cgroup/recvmsg4")
@@ -1850,7 +1969,7 @@ static __always_inline void write_addressmapped6(struct bpf_sock_addr *ctx, cons
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
+static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint4 endpoint = {}, service = {};
 	struct socket_key4 key = {};
@@ -1859,7 +1978,8 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_addressmapped6(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1875,10 +1995,16 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address4 nobody = {};
+	if (sending) {
+		if (choose_for_datagrams4(ctx, frontend, route, &service, &endpoint))
+			return 1;
+	} else
+	{
+		struct address4 nobody = {};
 
-	if (choose4(frontend, route, &nobody, &endpoint))
-		return 1;
+		if (choose4(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
 	/* A pod that may reach itself must see the node's address: its packets see to that. */
 	if (!node && listens4(ctx, &endpoint, protocol))
 		return 1;
@@ -1924,7 +2050,7 @@ static __always_inline void write_address6(struct bpf_sock_addr *ctx, const stru
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connect6(struct bpf_sock_addr *ctx)
+static __noinline int socket_connect6(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint6 endpoint = {}, service = {};
 	struct socket_key6 key = {};
@@ -1933,7 +2059,8 @@ static __noinline int socket_connect6(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_address6(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1949,10 +2076,16 @@ static __noinline int socket_connect6(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address6 nobody = {};
+	if (sending) {
+		if (choose_for_datagrams6(ctx, frontend, route, &service, &endpoint))
+			return 1;
+	} else
+	{
+		struct address6 nobody = {};
 
-	if (choose6(frontend, route, &nobody, &endpoint))
-		return 1;
+		if (choose6(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
 	/* A pod that may reach itself must see the node's address: its packets see to that. */
 	if (!node && listens6(ctx, &endpoint, protocol))
 		return 1;
@@ -1984,16 +2117,16 @@ SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
 	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
-		return socket_connectmapped6(ctx);
-	return socket_connect6(ctx);
+		return socket_connectmapped6(ctx, 0);
+	return socket_connect6(ctx, 0);
 }
 
 SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
-		return socket_connectmapped6(ctx);
-	return socket_connect6(ctx);
+		return socket_connectmapped6(ctx, 1);
+	return socket_connect6(ctx, 1);
 }
 
 SEC("cgroup/recvmsg6")

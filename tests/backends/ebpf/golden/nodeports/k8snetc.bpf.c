@@ -1,7 +1,7 @@
 /* Made by k8snetc from manifests: what this node does to packets, and no more. Do not edit.
 
-   On: IPv4, frontends4, nodeports4, rejects4, detects4, IPv6, frontends6, nodeports6, rejects6, localhost, detects_interface
-   Off: sources4, affinity4, refuses4, policy4, sources6, affinity6, refuses6, detects6, policy6, sctp, port_sets */
+   On: IPv4, frontends4, nodeports4, datagrams4, rejects4, detects4, IPv6, frontends6, nodeports6, rejects6, localhost, detects_interface, drop_invalid
+   Off: sources4, affinity4, refuses4, policy4, sources6, affinity6, datagrams6, refuses6, detects6, policy6, sctp, port_sets */
 
 /* --- types: what the kernel passes in, as its ABI defines it; no kernel headers are needed ------------- */
 
@@ -65,6 +65,12 @@ struct bpf_fib_lookup {
 	__be32 dst[4];
 	__be16 h_vlan_proto, h_vlan_TCI;
 	__u8 smac[6], dmac[6];
+};
+
+/* The next hop of a packet (struct bpf_redir_neigh of linux/bpf.h). */
+struct bpf_redir_neigh {
+	__u32 nh_family;
+	__be32 nh[4];
 };
 
 struct ipv4 {
@@ -266,6 +272,27 @@ struct {
 	__type(value, struct endpoint4);
 } sockets4 SEC(".maps");
 
+/* Shared: where a socket that is not connected sends the datagrams for a service. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct socket_key4);
+	__type(value, struct endpoint4);
+} datagrams4 SEC(".maps");
+
+/* Whether an endpoint is still one of those that start at slot `first`. */
+struct member_key4 {
+	__u32 first;
+	struct endpoint4 endpoint;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct member_key4);
+	__type(value, __u32);
+} members4 SEC(".maps");
+
 /* --- parse, IPv4: which connection a packet belongs to ------------------------------------------------- */
 
 struct packet4 {
@@ -278,6 +305,7 @@ struct packet4 {
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
+	__u8 invalid;     /* TCP: flags that never stand together */
 	__u8 link;        /* talk of neighbours on the link, which is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
@@ -354,6 +382,11 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
+		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
+		flags = (flags & 0x07) | (flags & 0x30) >> 1;
+		p->invalid = !((1u << 0x02 | 1u << 0x12 | 1u << 0x0a | 1u << 0x04 | 1u << 0x0c | 1u << 0x09 | 1u << 0x19 |
+				1u << 0x08 | 1u << 0x18) & (1u << (flags & 0x1f)));
 	} else if (protocol == IPPROTO_SCTP) {
 		__u8 chunk;
 
@@ -534,6 +567,14 @@ static __noinline struct frontend *find_frontend4(const struct address4 *address
 	return bpf_map_lookup_elem(&frontends4, &key);
 }
 
+/* Whether the route still leads to this endpoint. */
+static __always_inline int is_member4(const struct route *route, const struct endpoint4 *endpoint)
+{
+	struct member_key4 key = {.first = route->first, .endpoint = *endpoint};
+
+	return bpf_map_lookup_elem(&members4, &key) != 0;
+}
+
 /* Chooses an endpoint: the client's last one if it must stay there, otherwise any of them. */
 static __noinline int choose4(const struct frontend *frontend, const struct route *route,
 			       const struct address4 *client, struct endpoint4 *chosen)
@@ -549,6 +590,25 @@ static __noinline int choose4(const struct frontend *frontend, const struct rout
 		return -1;
 	*chosen = *endpoint;
 	return 0;
+}
+
+/* Chooses an endpoint for a socket's datagrams: the same one as long as it is there. */
+static __always_inline int choose_for_datagrams4(struct bpf_sock_addr *ctx, const struct frontend *frontend,
+						  const struct route *route, const struct endpoint4 *service,
+						  struct endpoint4 *chosen)
+{
+	struct socket_key4 key = {.cookie = bpf_get_socket_cookie(ctx), .address = service->address,
+				    .port = service->port};
+	struct endpoint4 *last = bpf_map_lookup_elem(&datagrams4, &key);
+	struct address4 nobody = {};
+
+	if (last && is_member4(route, last)) {
+		*chosen = *last;
+		return 0;
+	}
+	if (choose4(frontend, route, &nobody, chosen))
+		return -1;
+	return bpf_map_update_elem(&datagrams4, &key, chosen, BPF_ANY);
 }
 
 /* Whether a socket of the caller's network namespace may be this endpoint: one that listens on its port. */
@@ -761,6 +821,7 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET};
+	struct bpf_redir_neigh next = {};
 	__u8 none[2 * ETH_ALEN] = {};
 	long result;
 
@@ -770,8 +831,11 @@ __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */)
-		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		next.nh_family = fib.family;
+		memcpy(next.nh, fib.dst, sizeof(next.nh));
+		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
+	}
 	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
 	    bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
 		return DROP;
@@ -844,6 +908,8 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 	int verdict;
 
 	if (!p)
+		return DROP;
+	if (p->invalid && sender != SENDER_NODE && !is_node4(&p->key.destination))
 		return DROP;
 	c = find4(p);
 	if (!c && p->inner) {
@@ -1042,6 +1108,7 @@ struct packet6 {
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
+	__u8 invalid;     /* TCP: flags that never stand together */
 	__u8 link;        /* talk of neighbours on the link, which is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
@@ -1149,6 +1216,11 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
+		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
+		flags = (flags & 0x07) | (flags & 0x30) >> 1;
+		p->invalid = !((1u << 0x02 | 1u << 0x12 | 1u << 0x0a | 1u << 0x04 | 1u << 0x0c | 1u << 0x09 | 1u << 0x19 |
+				1u << 0x08 | 1u << 0x18) & (1u << (flags & 0x1f)));
 	} else if (protocol == IPPROTO_SCTP) {
 		__u8 chunk;
 
@@ -1557,6 +1629,7 @@ __noinline int reject6(struct __sk_buff *skb, const struct packet6 *p, int sende
 __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET6};
+	struct bpf_redir_neigh next = {};
 	__u8 none[2 * ETH_ALEN] = {};
 	long result;
 
@@ -1566,8 +1639,11 @@ __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */)
-		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		next.nh_family = fib.family;
+		memcpy(next.nh, fib.dst, sizeof(next.nh));
+		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
+	}
 	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
 	    bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
 		return DROP;
@@ -1638,6 +1714,8 @@ __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 	int verdict;
 
 	if (!p)
+		return DROP;
+	if (p->invalid && sender != SENDER_NODE && !is_node6(&p->key.destination))
 		return DROP;
 	c = find6(p);
 	if (!c && p->inner) {
@@ -1791,7 +1869,7 @@ static __always_inline void write_address4(struct bpf_sock_addr *ctx, const stru
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
+static __noinline int socket_connect4(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint4 endpoint = {}, service = {};
 	struct socket_key4 key = {};
@@ -1800,7 +1878,8 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_address4(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1816,10 +1895,16 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address4 nobody = {};
+	if (sending) {
+		if (choose_for_datagrams4(ctx, frontend, route, &service, &endpoint))
+			return 1;
+	} else
+	{
+		struct address4 nobody = {};
 
-	if (choose4(frontend, route, &nobody, &endpoint))
-		return 1;
+		if (choose4(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
 	/* A pod that may reach itself must see the node's address: its packets see to that. */
 	if (!node && listens4(ctx, &endpoint, protocol))
 		return 1;
@@ -1850,13 +1935,13 @@ static __noinline int socket_peer4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	return socket_connect4(ctx);
+	return socket_connect4(ctx, 0);
 }
 
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return socket_connect4(ctx);
+	return socket_connect4(ctx, 1);
 }
 
 SEC("cgroup/recvmsg4")
@@ -1886,7 +1971,7 @@ static __always_inline void write_addressmapped6(struct bpf_sock_addr *ctx, cons
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
+static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint4 endpoint = {}, service = {};
 	struct socket_key4 key = {};
@@ -1895,7 +1980,8 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_addressmapped6(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1911,10 +1997,16 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address4 nobody = {};
+	if (sending) {
+		if (choose_for_datagrams4(ctx, frontend, route, &service, &endpoint))
+			return 1;
+	} else
+	{
+		struct address4 nobody = {};
 
-	if (choose4(frontend, route, &nobody, &endpoint))
-		return 1;
+		if (choose4(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
 	/* A pod that may reach itself must see the node's address: its packets see to that. */
 	if (!node && listens4(ctx, &endpoint, protocol))
 		return 1;
@@ -1960,7 +2052,7 @@ static __always_inline void write_address6(struct bpf_sock_addr *ctx, const stru
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connect6(struct bpf_sock_addr *ctx)
+static __noinline int socket_connect6(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint6 endpoint = {}, service = {};
 	struct socket_key6 key = {};
@@ -1969,7 +2061,8 @@ static __noinline int socket_connect6(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_address6(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1985,10 +2078,12 @@ static __noinline int socket_connect6(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address6 nobody = {};
+	{
+		struct address6 nobody = {};
 
-	if (choose6(frontend, route, &nobody, &endpoint))
-		return 1;
+		if (choose6(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
 	/* A pod that may reach itself must see the node's address: its packets see to that. */
 	if (!node && listens6(ctx, &endpoint, protocol))
 		return 1;
@@ -2020,16 +2115,16 @@ SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
 	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
-		return socket_connectmapped6(ctx);
-	return socket_connect6(ctx);
+		return socket_connectmapped6(ctx, 0);
+	return socket_connect6(ctx, 0);
 }
 
 SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
-		return socket_connectmapped6(ctx);
-	return socket_connect6(ctx);
+		return socket_connectmapped6(ctx, 1);
+	return socket_connect6(ctx, 1);
 }
 
 SEC("cgroup/recvmsg6")

@@ -1,7 +1,7 @@
 /* Made by k8snetc from manifests: what this node does to packets, and no more. Do not edit.
 
-   On: IPv4, policy4, IPv6, policy6, port_sets
-   Off: frontends4, nodeports4, sources4, affinity4, refuses4, rejects4, detects4, frontends6, nodeports6, sources6, affinity6, refuses6, rejects6, detects6, sctp, localhost, detects_interface */
+   On: IPv4, policy4, IPv6, policy6, port_sets, drop_invalid
+   Off: frontends4, nodeports4, sources4, affinity4, datagrams4, refuses4, rejects4, detects4, frontends6, nodeports6, sources6, affinity6, datagrams6, refuses6, rejects6, detects6, sctp, localhost, detects_interface */
 
 /* --- types: what the kernel passes in, as its ABI defines it; no kernel headers are needed ------------- */
 
@@ -65,6 +65,12 @@ struct bpf_fib_lookup {
 	__be32 dst[4];
 	__be16 h_vlan_proto, h_vlan_TCI;
 	__u8 smac[6], dmac[6];
+};
+
+/* The next hop of a packet (struct bpf_redir_neigh of linux/bpf.h). */
+struct bpf_redir_neigh {
+	__u32 nh_family;
+	__be32 nh[4];
 };
 
 struct ipv4 {
@@ -268,6 +274,7 @@ struct packet4 {
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
+	__u8 invalid;     /* TCP: flags that never stand together */
 	__u8 link;        /* talk of neighbours on the link, which is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
@@ -344,6 +351,11 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
+		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
+		flags = (flags & 0x07) | (flags & 0x30) >> 1;
+		p->invalid = !((1u << 0x02 | 1u << 0x12 | 1u << 0x0a | 1u << 0x04 | 1u << 0x0c | 1u << 0x09 | 1u << 0x19 |
+				1u << 0x08 | 1u << 0x18) & (1u << (flags & 0x1f)));
 	} else if (protocol == IPPROTO_SCTP) {
 		__u8 chunk;
 
@@ -634,6 +646,8 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 
 	if (!p)
 		return DROP;
+	if (p->invalid && sender != SENDER_NODE && !is_node4(&p->key.destination))
+		return DROP;
 	c = find4(p);
 	if (!c && p->inner) {
 		/* An error of no connection that is known here: a packet like any other. */
@@ -794,6 +808,7 @@ struct packet6 {
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
+	__u8 invalid;     /* TCP: flags that never stand together */
 	__u8 link;        /* talk of neighbours on the link, which is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
@@ -901,6 +916,11 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
+		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
+		flags = (flags & 0x07) | (flags & 0x30) >> 1;
+		p->invalid = !((1u << 0x02 | 1u << 0x12 | 1u << 0x0a | 1u << 0x04 | 1u << 0x0c | 1u << 0x09 | 1u << 0x19 |
+				1u << 0x08 | 1u << 0x18) & (1u << (flags & 0x1f)));
 	} else if (protocol == IPPROTO_SCTP) {
 		__u8 chunk;
 
@@ -1202,6 +1222,8 @@ __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 	int verdict;
 
 	if (!p)
+		return DROP;
+	if (p->invalid && sender != SENDER_NODE && !is_node6(&p->key.destination))
 		return DROP;
 	c = find6(p);
 	if (!c && p->inner) {
