@@ -1,5 +1,6 @@
 """Programs for the nodes of the lab's small cluster, and how tests put them into a node's kernel."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from k8snetc.backends.ebpf.install import EbpfTarget, target
@@ -12,16 +13,21 @@ from k8snetc.ir.types import (
     Affinity,
     Balance,
     Balancer,
+    Direction,
     Endpoint,
+    Enforcement,
     Exposure,
     Family,
     Frontend,
     Node,
+    PortRange,
     Program,
     Protocol,
     Refusal,
     Route,
+    Rule,
     SourceIn,
+    Verdict,
     Who,
 )
 from tests.support.lab import SCTP, TCP, UDP
@@ -162,3 +168,26 @@ def removed(options: InstallOptions, before: State) -> None:
     for step in one.steps(one.observe(), before):
         step.run()
     assert not one.changes(one.observe(), before)
+
+
+def policies(name: str, families: tuple[Family, ...] = tuple(Family)) -> Program:
+    """The program of node `name`: no services, pod a open to b at one port and to nobody else, pod c mute."""
+    sets: list[AddressSet] = []
+    enforcements: list[Enforcement] = []
+    for family in families:
+        v = family.value
+        sets.append(address_set(f"b{v}", family, pod(family, "b")))
+        if name == "w1":
+            allow = Rule(Verdict.ALLOW, f"b{v}", TCP, (PortRange(8080, 8080),))
+            enforcements.append(
+                Enforcement(f"a-in-{v}", family, Direction.INGRESS, (pod(family, "a"),), rules=(allow,))
+            )
+        else:
+            enforcements.append(Enforcement(f"c-out-{v}", family, Direction.EGRESS, (pod(family, "c"),)))
+    return Program(node=node(name, families), sets=tuple(sets), enforcements=tuple(enforcements))
+
+
+def both(name: str, families: tuple[Family, ...] = tuple(Family)) -> Program:
+    """Services and policies together."""
+    one, other = services(name, families), policies(name, families)
+    return replace(one, sets=one.sets + other.sets, enforcements=other.enforcements)

@@ -969,6 +969,7 @@ __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 	return rewrite4(skb, p, &address, c->port, 1) ? DROP : CONTINUE;
 }
 
+
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress4(struct __sk_buff *skb, int sender)
 {

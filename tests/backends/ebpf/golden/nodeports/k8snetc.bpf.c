@@ -954,6 +954,7 @@ __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 	return rewrite4(skb, p, &address, c->port, 1) ? DROP : CONTINUE;
 }
 
+
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress4(struct __sk_buff *skb, int sender)
 {
@@ -1759,6 +1760,7 @@ __noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
 	address = c->address;
 	return rewrite6(skb, p, &address, c->port, 1) ? DROP : CONTINUE;
 }
+
 
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress6(struct __sk_buff *skb, int sender)

@@ -577,7 +577,7 @@ __noinline int allows4(__u32 profile, const struct address4 *peer, __u8 protocol
 
 /* Judges a packet that leaves a pod, with its translated destination, or reaches one, with its sender's source.
    What a connection's first packet may, all may, in both directions, until another program is in force. */
-__noinline int admit4(struct __sk_buff *skb, const struct packet4 *p, int leaving)
+__noinline int admit4(const struct packet4 *p, int leaving)
 {
 	const struct address4 *pod, *peer;
 	struct profile4 *profile;
@@ -642,7 +642,6 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 {
 	struct address4 address;
 	struct conn4 *c;
-	int verdict;
 
 	if (!p)
 		return DROP;
@@ -666,11 +665,6 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 	return CONTINUE;
 }
 
-/* Where a packet goes out: its new source. */
-__noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
-{
-	return CONTINUE;
-}
 
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress4(struct __sk_buff *skb, int sender)
@@ -682,7 +676,7 @@ static __noinline int ingress4(struct __sk_buff *skb, int sender)
 		return DROP;
 	verdict = arrive4(skb, &p, sender);
 	if (verdict == CONTINUE && sender == SENDER_POD)
-		verdict = admit4(skb, &p, 1);
+		verdict = admit4(&p, 1);
 	return verdict;
 }
 
@@ -695,10 +689,10 @@ static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 	if (parse4(skb, &p))
 		return DROP;
 	if (to_pod && skb->ingress_ifindex)
-		verdict = admit4(skb, &p, 0);
+		verdict = admit4(&p, 0);
 	if (verdict != CONTINUE)
 		return verdict;
-	return depart4(skb, &p);
+	return verdict;
 }
 
 /* --- tables, IPv6: filled from the program before the switch, apart from the shared ones ----------------- */
@@ -1154,7 +1148,7 @@ __noinline int allows6(__u32 profile, const struct address6 *peer, __u8 protocol
 
 /* Judges a packet that leaves a pod, with its translated destination, or reaches one, with its sender's source.
    What a connection's first packet may, all may, in both directions, until another program is in force. */
-__noinline int admit6(struct __sk_buff *skb, const struct packet6 *p, int leaving)
+__noinline int admit6(const struct packet6 *p, int leaving)
 {
 	const struct address6 *pod, *peer;
 	struct profile6 *profile;
@@ -1219,7 +1213,6 @@ __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 {
 	struct address6 address;
 	struct conn6 *c;
-	int verdict;
 
 	if (!p)
 		return DROP;
@@ -1243,11 +1236,6 @@ __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 	return CONTINUE;
 }
 
-/* Where a packet goes out: its new source. */
-__noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
-{
-	return CONTINUE;
-}
 
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress6(struct __sk_buff *skb, int sender)
@@ -1259,7 +1247,7 @@ static __noinline int ingress6(struct __sk_buff *skb, int sender)
 		return DROP;
 	verdict = arrive6(skb, &p, sender);
 	if (verdict == CONTINUE && sender == SENDER_POD)
-		verdict = admit6(skb, &p, 1);
+		verdict = admit6(&p, 1);
 	return verdict;
 }
 
@@ -1272,10 +1260,10 @@ static __noinline int egress6(struct __sk_buff *skb, int to_pod)
 	if (parse6(skb, &p))
 		return DROP;
 	if (to_pod && skb->ingress_ifindex)
-		verdict = admit6(skb, &p, 0);
+		verdict = admit6(&p, 0);
 	if (verdict != CONTINUE)
 		return verdict;
-	return depart6(skb, &p);
+	return verdict;
 }
 
 /* --- hooks: the programs that are attached ------------------------------------------------------------------ */
