@@ -1,7 +1,7 @@
 /* Made by k8snetc from manifests: what this node does to packets, and no more. Do not edit.
 
-   On: IPv4, frontends4, nodeports4, affinity4, refuses4, rejects4, detects4
-   Off: sources4, policy4, IPv6, sctp, localhost, detects_interface, port_sets */
+   On: IPv4, frontends4, nodeports4, affinity4, refuses4, rejects4, detects4, drop_invalid
+   Off: sources4, datagrams4, policy4, IPv6, sctp, localhost, detects_interface, port_sets */
 
 /* --- types: what the kernel passes in, as its ABI defines it; no kernel headers are needed ------------- */
 
@@ -24,6 +24,7 @@ enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PROG_ARRAY = 
        BPF_MAP_TYPE_RINGBUF = 27 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_F_RECOMPUTE_CSUM = 1, BPF_F_INGRESS = 1,
        BPF_F_PSEUDO_HDR = 16, BPF_F_MARK_MANGLED_0 = 32 };
+#define BPF_F_CURRENT_NETNS (-1L)
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -39,6 +40,20 @@ struct bpf_sock_addr {
 	__u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol;
 };
 
+/* A look-up of a socket by addresses and ports (struct bpf_sock_tuple of linux/bpf.h). */
+struct bpf_sock_tuple {
+	union {
+		struct {
+			__be32 saddr[1], daddr[1];
+			__be16 sport, dport;
+		} ipv4;
+		struct {
+			__be32 saddr[4], daddr[4];
+			__be16 sport, dport;
+		} ipv6;
+	};
+};
+
 /* A route look-up (struct bpf_fib_lookup of linux/bpf.h). */
 struct bpf_fib_lookup {
 	__u8 family, l4_protocol;
@@ -50,6 +65,12 @@ struct bpf_fib_lookup {
 	__be32 dst[4];
 	__be16 h_vlan_proto, h_vlan_TCI;
 	__u8 smac[6], dmac[6];
+};
+
+/* The next hop of a packet (struct bpf_redir_neigh of linux/bpf.h). */
+struct bpf_redir_neigh {
+	__u32 nh_family;
+	__be32 nh[4];
 };
 
 struct ipv4 {
@@ -252,7 +273,7 @@ struct affinity_key4 {
 
 struct affinity4 {
 	struct endpoint4 endpoint;
-	__u32 seen; /* seconds since boot */
+	__u64 seen; /* nanoseconds since boot */
 };
 
 struct {
@@ -296,6 +317,7 @@ struct packet4 {
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
+	__u8 invalid;     /* TCP: flags that never stand together */
 	__u8 link;        /* talk of neighbours on the link, which is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
@@ -316,7 +338,7 @@ static __always_inline int ports4(struct __sk_buff *skb, struct packet4 *p, __u3
 }
 
 /* Reads a packet. Returns 0, or -1 when it is malformed. */
-static __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct ipv4 ip;
 	__be32 id = 0;
@@ -372,6 +394,11 @@ static __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
+		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
+		flags = (flags & 0x07) | (flags & 0x30) >> 1;
+		p->invalid = !((1u << 0x02 | 1u << 0x12 | 1u << 0x0a | 1u << 0x04 | 1u << 0x0c | 1u << 0x09 | 1u << 0x19 |
+				1u << 0x08 | 1u << 0x18) & (1u << (flags & 0x1f)));
 	} else if (protocol == IPPROTO_SCTP) {
 		__u8 chunk;
 
@@ -440,7 +467,7 @@ static __always_inline int put_address4(struct __sk_buff *skb, __u32 ip, __u32 o
 }
 
 /* Gives the packet another source (`source` 1) or destination. Returns 0, or -1 when it can't be written. */
-static __noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
+__noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
 				__be16 port, int source)
 {
 	if (!p || !address)
@@ -551,6 +578,14 @@ static __noinline struct frontend *find_frontend4(const struct address4 *address
 	return bpf_map_lookup_elem(&frontends4, &key);
 }
 
+/* Whether the route still leads to this endpoint. */
+static __always_inline int is_member4(const struct route *route, const struct endpoint4 *endpoint)
+{
+	struct member_key4 key = {.first = route->first, .endpoint = *endpoint};
+
+	return bpf_map_lookup_elem(&members4, &key) != 0;
+}
+
 /* Chooses an endpoint: the client's last one if it must stay there, otherwise any of them. */
 static __noinline int choose4(const struct frontend *frontend, const struct route *route,
 			       const struct address4 *client, struct endpoint4 *chosen)
@@ -562,19 +597,17 @@ static __noinline int choose4(const struct frontend *frontend, const struct rout
 		return -1;
 	struct affinity_key4 key = {.affinity = frontend->affinity, .client = *client};
 	struct affinity4 memory = {}, *last;
+	__u64 time = bpf_ktime_get_ns();
 
 	if (frontend->affinity) {
-		struct member_key4 member = {.first = route->first};
-
 		last = bpf_map_lookup_elem(&affinity4, &key);
-		if (last && now() - last->seen < frontend->timeout) {
-			member.endpoint = last->endpoint;
-			if (bpf_map_lookup_elem(&members4, &member)) {
-				*chosen = last->endpoint;
-				last->seen = now();
-				return 0;
-			}
+		if (last && time - last->seen < frontend->timeout * SECOND && is_member4(route, &last->endpoint)) {
+			*chosen = last->endpoint;
+			last->seen = time;
+			return 0;
 		}
+		if (last)
+			bpf_map_delete_elem(&affinity4, &key);
 	}
 	slot = route->first + bpf_get_prandom_u32() % route->count;
 	endpoint = bpf_map_lookup_elem(&endpoints4, &slot);
@@ -583,10 +616,35 @@ static __noinline int choose4(const struct frontend *frontend, const struct rout
 	*chosen = *endpoint;
 	if (frontend->affinity) {
 		memory.endpoint = *endpoint;
-		memory.seen = now();
-		bpf_map_update_elem(&affinity4, &key, &memory, BPF_ANY);
+		memory.seen = time;
+		if (bpf_map_update_elem(&affinity4, &key, &memory, BPF_NOEXIST)) {
+			/* Another connection of this client chose at the same time. */
+			last = bpf_map_lookup_elem(&affinity4, &key);
+			if (last && is_member4(route, &last->endpoint))
+				*chosen = last->endpoint;
+		}
 	}
 	return 0;
+}
+
+/* Whether a socket of the caller's network namespace may be this endpoint: one that listens on its port. */
+static __always_inline int listens4(struct bpf_sock_addr *ctx, const struct endpoint4 *endpoint, __u32 protocol)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *found;
+
+	memcpy(tuple.ipv4.daddr, &endpoint->address, sizeof(endpoint->address));
+	tuple.ipv4.dport = endpoint->port;
+	if (protocol == IPPROTO_TCP)
+		found = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else if (protocol == IPPROTO_UDP)
+		found = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		return 1;
+	if (!found)
+		return 0;
+	bpf_sk_release(found);
+	return 1;
 }
 
 /* What happens to packets for a service address that no frontend defines: an action, or -1 if it is none. */
@@ -656,7 +714,7 @@ static __always_inline void reverse4(struct conn_key4 *to, const struct conn_key
 }
 
 /* Opens a connection from the packet's sender to the endpoint of a frontend. */
-static __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struct endpoint4 *endpoint,
+__noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struct endpoint4 *endpoint,
 			     __u32 flags)
 {
 	struct conn4 c = {};
@@ -689,7 +747,7 @@ static __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, cons
 }
 
 /* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
-static __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struct conn4 *c)
+__noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struct conn4 *c)
 {
 	__u32 range = config.masquerade_last - config.masquerade_first + 1, index = skb->ifindex;
 	struct device *device = bpf_map_lookup_elem(&devices, &index);
@@ -735,7 +793,7 @@ static __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p
 
 /* --- reject, IPv4: the packet becomes the ICMP answer "port unreachable" to itself --------------------------- */
 
-static __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sender)
+__noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sender)
 {
 	struct { struct ipv4 ip; __u8 icmp[8]; } answer = {};
 	__u8 quoted[80];
@@ -793,9 +851,10 @@ static __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, in
 /* --- forward, IPv4: a packet's way through the node ------------------------------------------------------ */
 
 /* The node's own packet got another destination after it was routed: route it again. */
-static __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
+__noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET};
+	struct bpf_redir_neigh next = {};
 	__u8 none[2 * ETH_ALEN] = {};
 	long result;
 
@@ -805,8 +864,11 @@ static __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */)
-		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		next.nh_family = fib.family;
+		memcpy(next.nh, fib.dst, sizeof(next.nh));
+		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
+	}
 	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
 	    bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
 		return DROP;
@@ -814,7 +876,7 @@ static __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 }
 
 /* An answer to the node's own connection: tell it the service's address, on the device where it asked. */
-static __noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct conn4 *c = find4(p);
 	struct device *device;
@@ -843,7 +905,7 @@ static __noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
 }
 
 /* A new packet: opens a connection if it is for a service. */
-static __noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sender)
+__noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sender)
 {
 	struct endpoint4 endpoint;
 	struct frontend *frontend;
@@ -872,13 +934,15 @@ static __noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sende
 }
 
 /* Where a packet comes in: its new destination. */
-static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
+__noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 {
 	struct address4 address;
 	struct conn4 *c;
 	int verdict;
 
 	if (!p)
+		return DROP;
+	if (p->invalid && sender != SENDER_NODE && !is_node4(&p->key.destination))
 		return DROP;
 	c = find4(p);
 	if (!c && p->inner) {
@@ -913,7 +977,7 @@ static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int send
 }
 
 /* Where a packet goes out: its new source. */
-static __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
+__noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct address4 address;
 	struct conn4 *c = find4(p);
@@ -928,10 +992,11 @@ static __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 	return rewrite4(skb, p, &address, c->port, 1) ? DROP : CONTINUE;
 }
 
+
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress4(struct __sk_buff *skb, int sender)
 {
-	struct packet4 p;
+	struct packet4 p = {};
 	int verdict;
 
 	if (parse4(skb, &p))
@@ -945,7 +1010,7 @@ static __noinline int ingress4(struct __sk_buff *skb, int sender)
 /* Egress of a device: to a pod, or to the outside. */
 static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 {
-	struct packet4 p;
+	struct packet4 p = {};
 	int verdict = CONTINUE;
 
 	if (parse4(skb, &p))
@@ -1033,7 +1098,7 @@ static __always_inline void write_address4(struct bpf_sock_addr *ctx, const stru
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
+static __noinline int socket_connect4(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint4 endpoint = {}, service = {};
 	struct socket_key4 key = {};
@@ -1042,7 +1107,8 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_address4(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1062,9 +1128,14 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address4 nobody = {};
+	{
+		struct address4 nobody = {};
 
-	if (choose4(frontend, route, &nobody, &endpoint))
+		if (choose4(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
+	/* A pod that may reach itself must see the node's address: its packets see to that. */
+	if (!node && listens4(ctx, &endpoint, protocol))
 		return 1;
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.address = endpoint.address;
@@ -1093,13 +1164,13 @@ static __noinline int socket_peer4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	return socket_connect4(ctx);
+	return socket_connect4(ctx, 0);
 }
 
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return socket_connect4(ctx);
+	return socket_connect4(ctx, 1);
 }
 
 SEC("cgroup/recvmsg4")
@@ -1129,7 +1200,7 @@ static __always_inline void write_addressmapped6(struct bpf_sock_addr *ctx, cons
 }
 
 /* A socket is about to connect, or to send without being connected. Returns 0 to refuse, 1 to go on. */
-static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
+static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx, int sending)
 {
 	struct endpoint4 endpoint = {}, service = {};
 	struct socket_key4 key = {};
@@ -1138,7 +1209,8 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 	int node = bpf_get_netns_cookie(ctx) == config.netns;
 	__u32 protocol = ctx->protocol;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	/* A connected UDP socket could not be moved when its endpoint goes: its packets are translated instead. */
+	if (protocol != (sending ? IPPROTO_UDP : IPPROTO_TCP))
 		return 1;
 	read_addressmapped6(ctx, &service.address);
 	service.port = ctx->user_port;
@@ -1158,9 +1230,14 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
-	struct address4 nobody = {};
+	{
+		struct address4 nobody = {};
 
-	if (choose4(frontend, route, &nobody, &endpoint))
+		if (choose4(frontend, route, &nobody, &endpoint))
+			return 1;
+	}
+	/* A pod that may reach itself must see the node's address: its packets see to that. */
+	if (!node && listens4(ctx, &endpoint, protocol))
 		return 1;
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.address = endpoint.address;
@@ -1190,7 +1267,7 @@ SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
 	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
-		return socket_connectmapped6(ctx);
+		return socket_connectmapped6(ctx, 0);
 	return 1;
 }
 
@@ -1198,7 +1275,7 @@ SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff))
-		return socket_connectmapped6(ctx);
+		return socket_connectmapped6(ctx, 1);
 	return 1;
 }
 
