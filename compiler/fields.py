@@ -164,7 +164,6 @@ def parse_network(text: str) -> Network:
     return ip_network(text, strict=False)
 
 
-@lru_cache(maxsize=1 << 18)
 def parse_endpoint_address(text: str) -> Address:
     """An address that traffic can be sent to: ValidateEndpointIP refuses the special ones."""
     address = parse_address(text)

@@ -77,7 +77,7 @@ def read(
 ) -> Manifests:
     """The validated manifests, with `assume` also what a cluster would have added. Raises `InputError`."""
     timings = timings or Timings()
-    with _no_collector():
+    with no_collector():
         with timings.step("import"):
             from k8snetc.compiler.load import load
             from k8snetc.compiler.manifests import validate
@@ -101,7 +101,7 @@ def compile_manifests(
 ) -> Compiled:
     """The optimised program for the node that `options` name. Raises `InputError`; see `compile_program`."""
     timings = timings or Timings()
-    with _no_collector():
+    with no_collector():
         compiled = _lowered(manifests, options, timings)
         with timings.step("passes"):
             if watch is None:
@@ -127,12 +127,18 @@ def _lowered(manifests: Manifests, options: ContextOptions, timings: Timings) ->
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
-    """Without the cycle collector: millions of small values are made, none in cycles, all still needed."""
+def no_collector(*, freeze: bool = False) -> Iterator[None]:
+    """Without the cycle collector: millions of small values are made, none in cycles, all still needed.
+
+    `freeze`: nor will it look through them later (each is still freed when nothing refers to it any more). That is for
+    a process that compiles once: cycles that exist by then, whoever made them, stay until it ends.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if freeze:
+                gc.freeze()
             gc.enable()

@@ -27,7 +27,7 @@ NO_HINTS: frozenset[str] = frozenset()
 
 # (namespace, service, port name, protocol, family)
 PortKey = tuple[str, str, str, str, Family]
-Place = tuple[Address, int]
+Place = tuple[int, int]  # address (its family is the key's), port
 
 
 def resolve(manifests: Manifests, node: NodeContext, *, assumed: bool = False) -> Facts:
@@ -195,7 +195,7 @@ def _endpoint(endpoint: Endpoint, port: int, one: EndpointSlice) -> EndpointFact
 
 def _add(places: dict[Place, EndpointFact], fact: EndpointFact) -> None:
     """The same place in several slices counts once: the one that is ready, and of those the first."""
-    place = fact.address, fact.port
+    place = int(fact.address), fact.port
     other = places.get(place)
     if other is None or (fact.ready and not other.ready):
         places[place] = fact

@@ -57,10 +57,13 @@ class Source:
 
     def compile(self, watch: Watch | None = None) -> Compiled:
         """The program. Says on stderr what was left out and what was made up. Raises `InputError`."""
-        from k8snetc.compiler.pipeline import Timings, compile_program
+        from k8snetc.compiler.pipeline import Timings, compile_program, no_collector
 
         timings = Timings()
-        compiled = compile_program(self.paths, self.options, assume=self.assume, watch=watch, timings=timings)
+        with no_collector(freeze=True):
+            compiled = compile_program(
+                self.paths, self.options, assume=self.assume, watch=watch, timings=timings
+            )
         self._report(compiled.manifests, timings)
         return compiled
 

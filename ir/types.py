@@ -215,10 +215,10 @@ class Balancer:
     def __post_init__(self) -> None:
         if not self.endpoints:
             raise ValueError(f"balancer {self.name} has no endpoints; the frontend should reject or drop")
-        if len({(e.address, e.port) for e in self.endpoints}) != len(self.endpoints):
-            raise ValueError(f"balancer {self.name} lists an endpoint twice")
         if any(e.address.version != self.family for e in self.endpoints):
             raise ValueError(f"balancer {self.name} is of IPv{self.family} but an endpoint is not")
+        if len({(int(e.address), e.port) for e in self.endpoints}) != len(self.endpoints):
+            raise ValueError(f"balancer {self.name} lists an endpoint twice")
 
 
 class Who(Enum):

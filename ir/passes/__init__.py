@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from operator import is_
 
 from k8snetc.ir.passes import (
     drop_covered_rules,
@@ -46,5 +48,15 @@ def stages(program: Program, *, checked: bool = True) -> Iterator[tuple[str, Pro
     """The program as lowered, then after each pass, with the stage's name."""
     yield "lower", verify(program) if checked else program
     for name, run in PASSES:
-        program = run(program)
-        yield name, verify(program) if checked else program
+        before, program = program, _kept(program, run(program))
+        yield name, verify(program, since=before) if checked else program
+
+
+def _kept(before: Program, after: Program) -> Program:
+    """`after`, with the tuples of `before` where a pass made a new one of the same objects: no need to verify them."""
+    same: dict[str, tuple[object, ...]] = {}
+    for name in ("balancers", "frontends", "sets", "rejects", "drops", "admissions", "enforcements"):
+        old, new = getattr(before, name), getattr(after, name)
+        if old is not new and len(old) == len(new) and all(map(is_, old, new)):
+            same[name] = old
+    return replace(after, **same) if same else after  # type: ignore[arg-type]  # each is the tuple of its own field

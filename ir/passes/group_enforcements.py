@@ -15,7 +15,8 @@ def run(program: Program) -> Program:
     """The program with equal enforcements merged."""
     groups: dict[object, list[Enforcement]] = {}
     for enforcement in program.enforcements:
-        one = replace(enforcement, rules=tuple(sorted(enforcement.rules, key=_order)))
+        rules = tuple(sorted(enforcement.rules, key=_order))
+        one = enforcement if rules == enforcement.rules else replace(enforcement, rules=rules)
         content = (one.family, one.direction, one.isolated, one.rules, one.admin, one.baseline)
         groups.setdefault(content, []).append(one)
     return replace(program, enforcements=tuple(map(_merged, groups.values())))

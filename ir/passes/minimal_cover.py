@@ -10,14 +10,14 @@ from dataclasses import replace
 
 from k8snetc.ir.addresses import cover_prefixes
 from k8snetc.ir.passes.tiers import map_tiers
-from k8snetc.ir.types import Prefix, Program, Rule
+from k8snetc.ir.types import AddressSet, Prefix, Program, Rule
 
 ALL = (Prefix(0, 0),)
 
 
 def run(program: Program) -> Program:
     """The program with minimal sets."""
-    sets = tuple(replace(s, prefixes=cover_prefixes(s.family, s.prefixes)) for s in program.sets)
+    sets = tuple(map(_covered, program.sets))
     everyone = {s.name for s in sets if s.prefixes == ALL}
     nobody = {s.name for s in sets if not s.prefixes}
 
@@ -29,3 +29,8 @@ def run(program: Program) -> Program:
         )
 
     return replace(program, sets=sets, enforcements=map_tiers(program.enforcements, widen, widen))
+
+
+def _covered(one: AddressSet) -> AddressSet:
+    prefixes = cover_prefixes(one.family, one.prefixes)
+    return one if prefixes == one.prefixes else replace(one, prefixes=prefixes)
