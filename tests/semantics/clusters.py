@@ -12,28 +12,29 @@ from hypothesis import strategies as st
 
 Document = dict[str, Any]
 
-NAMESPACES = ("a", "b", "c")
-NODES = ("n1", "n2")
+# The names, addresses and ports are those of `policy_cluster`, so that policies made here fit there, too.
+NAMESPACES = ("x", "y", "z")
+NODES = ("w1", "w2")
 PROTOCOLS = ("TCP", "UDP", "SCTP")
-NODE_ADDRESSES = {"n1": ["192.0.2.1", "2001:db8::1"], "n2": ["192.0.2.2", "2001:db8::2"]}
-# Two addresses of the outside world, one of them in blocks that policies except.
-OUTSIDE = ["198.51.100.1", "198.51.100.130", "2001:db8:ffff::1", "2001:db8:ffff:8000::1"]
-PORTS = (1, 2, 3, 4, 65535)
+NODE_ADDRESSES = {"w1": ["172.18.0.1", "fd18::1"], "w2": ["172.18.0.2", "fd18::2"]}
+OUTSIDE = ["203.0.113.9", "198.51.100.9", "2001:db8::9", "2001:db8:1::9"]
+PORTS = (79, 80, 81, 65535)
 BLOCKS = {
     4: [
-        "0.0.0.0/0", "10.0.0.0/8", "10.0.1.0/24", "10.0.1.0/30", "10.0.1.2/31", "10.0.1.3/24", "10.0.2.2/32",
-        "192.0.2.0/24", "192.0.2.1/32", "198.51.100.0/24", "198.51.100.128/25", "198.51.100.77/25", "203.0.113.0/24",
+        "0.0.0.0/0", "10.0.0.0/8", "10.244.1.0/24", "10.244.1.8/29", "10.244.1.20/31", "10.244.1.77/24",
+        "10.244.2.13/32", "10.244.2.0/27", "172.18.0.0/24", "172.18.0.1/32", "203.0.113.0/24", "203.0.113.77/28",
+        "198.51.100.0/25", "192.0.2.0/24",
     ],
     6: [
-        "::/0", "fd00::/8", "fd00:0:0:1::/64", "fd00:0:0:1::2/127", "fd00:0:0:2::9/64", "2001:db8::/32",
-        "2001:db8:ffff::/48", "2001:db8:ffff:8000::/49", "2001:db8::1/128",
+        "::/0", "fd00::/8", "fd44:1::/64", "fd44:1::12/127", "fd44:2::20/124", "fd44:2::9/64", "2001:db8::/32",
+        "2001:db8::/48", "fd18::1/128",
     ],
 }  # fmt: skip
-KEYS = ("app", "tier", "x.io/odd")
-VALUES = ("", "web", "db")
-PORT_NAMES = ("http", "dns")
+KEYS = ("pod", "tier", "x.io/odd")
+LABELS = {"pod": ("a", "b", "c", "d"), "tier": ("", "front"), "x.io/odd": ("", "b"), "team": ("blue", "red")}
+PORT_NAMES = ("web", "dns", "sig")
 
-labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=2)
+labels = st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in LABELS.items()})
 names = st.sampled_from(NAMESPACES)
 
 
@@ -44,27 +45,29 @@ def expressions(draw: st.DrawFn, keys: Sequence[str]) -> Document:
     key = draw(st.sampled_from(keys))
     if operator in {"Exists", "DoesNotExist"}:
         return {"key": key, "operator": operator}
-    values = VALUES if key != "kubernetes.io/metadata.name" else NAMESPACES
-    chosen = draw(st.lists(st.sampled_from(values), min_size=1, max_size=2, unique=True))
+    chosen = draw(st.lists(st.sampled_from(_values(key)), min_size=1, max_size=2, unique=True))
     return {"key": key, "operator": operator, "values": chosen}
+
+
+def _values(key: str) -> tuple[str, ...]:
+    return NAMESPACES if key == "kubernetes.io/metadata.name" else LABELS[key]
 
 
 @st.composite
 def selectors(draw: st.DrawFn, *, of_namespaces: bool = False) -> Document:
     """A LabelSelector; often empty."""
-    keys = (*KEYS[:2], "kubernetes.io/metadata.name") if of_namespaces else KEYS
+    keys = ("team", "tier", "kubernetes.io/metadata.name") if of_namespaces else KEYS
     selector: Document = {}
     match draw(st.integers(0, 4)):
         case 0:
             pass
         case 1 | 2:
             key = draw(st.sampled_from(keys))
-            values = NAMESPACES if key == "kubernetes.io/metadata.name" else VALUES
-            selector["matchLabels"] = {key: draw(st.sampled_from(values))}
+            selector["matchLabels"] = {key: draw(st.sampled_from(_values(key)))}
         case 3:
             selector["matchExpressions"] = [draw(expressions(keys))]
         case _:
-            selector["matchLabels"] = {keys[0]: draw(st.sampled_from(VALUES))}
+            selector["matchLabels"] = {keys[0]: draw(st.sampled_from(_values(keys[0])))}
             selector["matchExpressions"] = draw(st.lists(expressions(keys), min_size=1, max_size=2))
     return selector
 
@@ -81,8 +84,8 @@ def pods(draw: st.DrawFn, at: int) -> Document:
     phase = draw(
         st.sampled_from(["Running"] * 6 + ["Pending", "", "Unknown", "Succeeded", "Failed", "Failed"])
     )
-    number = draw(st.integers(1, 6)) if phase in {"Succeeded", "Failed"} else at
-    addresses = [f"10.0.{place}.{number}", f"fd00:0:0:{place}::{number}"]
+    number = 9 + (draw(st.integers(1, 6)) if phase in {"Succeeded", "Failed"} else at)
+    addresses = [f"10.244.{place}.{number}", f"fd44:{place}::{number}"]
     families = draw(st.sampled_from([(0, 1)] * 5 + [(1, 0), (0,), (1,), ()]))
     containers = []
     used: set[tuple[str, str]] = set()
@@ -313,7 +316,13 @@ def tier_policies(draw: st.DrawFn, kind: str, at: int) -> Document:
 @st.composite
 def clusters(draw: st.DrawFn) -> list[Document]:
     """A whole cluster with its policies."""
-    documents = draw(surroundings())
+    return draw(surroundings()) + draw(policies())
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> list[Document]:
+    """A few policies of all kinds."""
+    documents: list[Document] = []
     documents.extend(draw(network_policies(at)) for at in range(draw(st.integers(2, 6))))
     documents.extend(
         draw(tier_policies("ClusterNetworkPolicy", at))
