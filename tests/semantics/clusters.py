@@ -32,10 +32,18 @@ BLOCKS = {
 }  # fmt: skip
 KEYS = ("pod", "tier", "x.io/odd")
 LABELS = {"pod": ("a", "b", "c", "d"), "tier": ("", "front"), "x.io/odd": ("", "b"), "team": ("blue", "red")}
-PORT_NAMES = ("web", "dns", "sig")
+PORT_NAMES = {"web": "TCP", "dns": "UDP", "sig": "SCTP"}  # with the protocol that they mostly have
 
 labels = st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in LABELS.items()})
 names = st.sampled_from(NAMESPACES)
+
+
+@st.composite
+def port_names(draw: st.DrawFn) -> tuple[str, str]:
+    """A name and a protocol, mostly its usual one."""
+    name = draw(st.sampled_from(sorted(PORT_NAMES)))
+    usual = draw(st.sampled_from([True, True, True, False]))
+    return name, PORT_NAMES[name] if usual else draw(st.sampled_from(PROTOCOLS))
 
 
 @st.composite
@@ -58,10 +66,10 @@ def selectors(draw: st.DrawFn, *, of_namespaces: bool = False) -> Document:
     """A LabelSelector; often empty."""
     keys = ("team", "tier", "kubernetes.io/metadata.name") if of_namespaces else KEYS
     selector: Document = {}
-    match draw(st.integers(0, 4)):
+    match draw(st.sampled_from([0, 0, 0, 1, 1, 3, 4])):
         case 0:
             pass
-        case 1 | 2:
+        case 1:
             key = draw(st.sampled_from(keys))
             selector["matchLabels"] = {key: draw(st.sampled_from(_values(key)))}
         case 3:
@@ -91,8 +99,8 @@ def pods(draw: st.DrawFn, at: int) -> Document:
     used: set[tuple[str, str]] = set()
     for index in range(draw(st.sampled_from([1, 2, 2, 0]))):
         ports: list[Document] = []
-        for _ in range(draw(st.sampled_from([1, 2, 2, 0]))):
-            name, protocol = draw(st.sampled_from(PORT_NAMES)), draw(st.sampled_from(PROTOCOLS))
+        for _ in range(draw(st.sampled_from([2, 3, 3, 1]))):
+            name, protocol = draw(port_names())
             if (name, protocol) not in used and name not in {p["name"] for p in ports}:
                 used.add((name, protocol))
                 ports.append(
@@ -172,7 +180,7 @@ def network_ports(draw: st.DrawFn) -> Document:
         case 0:
             pass
         case 1 | 2:
-            port["port"] = draw(st.sampled_from(PORT_NAMES))
+            port["port"], port["protocol"] = draw(port_names())
         case 3:
             port["port"] = draw(st.sampled_from(PORTS))
         case _:
@@ -256,7 +264,7 @@ def spans(draw: st.DrawFn) -> tuple[int, int]:
 def new_ports(draw: st.DrawFn, *, named: bool) -> Document:
     """One of `protocols` (v1alpha2)."""
     if named and draw(st.booleans()):
-        return {"destinationNamedPort": draw(st.sampled_from(PORT_NAMES))}
+        return {"destinationNamedPort": draw(st.sampled_from(sorted(PORT_NAMES)))}
     if draw(st.booleans()):
         port: Document = {"number": draw(st.sampled_from(PORTS))}
     else:
@@ -269,7 +277,7 @@ def new_ports(draw: st.DrawFn, *, named: bool) -> Document:
 def old_ports(draw: st.DrawFn, *, named: bool) -> Document:
     """One of `ports` (v1alpha1)."""
     if named and draw(st.booleans()):
-        return {"namedPort": draw(st.sampled_from(PORT_NAMES))}
+        return {"namedPort": draw(st.sampled_from(sorted(PORT_NAMES)))}
     protocol = draw(st.sampled_from(PROTOCOLS))
     if draw(st.booleans()):
         return {"portNumber": {"protocol": protocol, "port": draw(st.sampled_from(PORTS))}}
@@ -302,7 +310,7 @@ def tier_policies(draw: st.DrawFn, kind: str, at: int) -> Document:
     if kind == "ClusterNetworkPolicy":
         spec["tier"] = draw(st.sampled_from(["Admin", "Baseline"]))
     for side, peers in (("ingress", "from"), ("egress", "to")):
-        spec[side] = draw(st.lists(tier_rules(kind, peers), max_size=2))
+        spec[side] = draw(st.lists(tier_rules(kind, peers), min_size=at % 2, max_size=3))
     version = "v1alpha2" if kind == "ClusterNetworkPolicy" else "v1alpha1"
     name = "default" if kind == "BaselineAdminNetworkPolicy" else f"p{at}"
     return {
@@ -323,13 +331,13 @@ def clusters(draw: st.DrawFn) -> list[Document]:
 def policies(draw: st.DrawFn) -> list[Document]:
     """A few policies of all kinds."""
     documents: list[Document] = []
-    documents.extend(draw(network_policies(at)) for at in range(draw(st.integers(2, 6))))
+    documents.extend(draw(network_policies(at)) for at in range(draw(st.sampled_from([5, 3, 4, 7, 2]))))
     documents.extend(
         draw(tier_policies("ClusterNetworkPolicy", at))
         for at in range(draw(st.sampled_from([0, 0, 1, 2, 3])))
     )
     documents.extend(
-        draw(tier_policies("AdminNetworkPolicy", at)) for at in range(draw(st.sampled_from([0, 0, 1, 2])))
+        draw(tier_policies("AdminNetworkPolicy", at)) for at in range(draw(st.sampled_from([1, 0, 2])))
     )
     if draw(st.integers(0, 2)) == 0:
         documents.append(draw(tier_policies("BaselineAdminNetworkPolicy", 0)))
