@@ -18,13 +18,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from k8snetc.backends.common.run import run
+from k8snetc.backends.common.run import CommandError, run
 from k8snetc.ir.interpret import Interpreter, Sender
 from k8snetc.ir.types import Address, Balance, Family, Frontend, Program, Protocol
 
 CUT = "0x1000/0x1000"
 """Connection mark (bit 12) of connections that policy has cut."""
 CUT_BIT = 0x1000
+_ATTEMPTS = 5
 _PROTOCOLS = {p.value: p for p in Protocol}
 
 
@@ -66,8 +67,24 @@ def cut(old: Program | None, new: Program) -> int:
         commands |= dict.fromkeys(f"-U {f.filter} -m {CUT}" for f in denied_flows(new, flows))
         commands |= dict.fromkeys(f"-U {f.filter} -m 0/{CUT_BIT:#x}" for f in allowed_again(new, flows))
     if commands:
-        run(["conntrack", "-R", "-"], "".join(f"{c}\n" for c in commands))
+        _tell("".join(f"{c}\n" for c in commands))
     return len(commands)
+
+
+def _tell(commands: str) -> None:
+    """Have the kernel do it. Doing it again does no harm, which makes up for a weakness of the tool.
+
+    conntrack 1.4.7 numbers its netlink requests by the clock's seconds: where one of several commands runs into the
+    next second, it may take the kernel's answer for somebody else's and give up with "Protocol error".
+    """
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            run(["conntrack", "-R", "-"], commands)
+        except CommandError as error:
+            if "Protocol error" not in str(error) or not left:
+                raise
+        else:
+            return
 
 
 def parse(text: str) -> Iterator[Flow]:

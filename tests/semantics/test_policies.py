@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 import yaml
 
-from k8snetc.backends.base import EmitOptions
-from k8snetc.backends.registry import load
-from k8snetc.backends.target import InstallOptions
 from k8snetc.compiler.context import node_context
 from k8snetc.compiler.lower import lower
 from k8snetc.compiler.manifests import read
@@ -23,7 +20,6 @@ from k8snetc.ir.passes import run_passes
 from k8snetc.ir.types import Program
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.expect import Expected, Predictor, observe
-from k8snetc.lab.install import install_artifacts
 from k8snetc.lab.probe import Outcome
 from tests.semantics import dataplanes
 from tests.semantics import policy_cluster as cluster
@@ -73,39 +69,17 @@ def test_manifests_and_interpreter(case: Case) -> None:
         assert outcomes_of(expected) == {outcome}, f"{flow.text}: {expected}\n" + "\n".join(expected.steps)
 
 
-@pytest.fixture(scope="module")
-def _lab() -> Iterator[Cluster]:
-    with Cluster(cluster.topology()) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(_lab: Cluster) -> Iterator[Cluster]:
-    yield _lab
-    _lab.reset()
-
-
-def install(lab: Cluster, programs: Mapping[str, Program], backend: str) -> None:
-    """Each node's program, by the back end's own tools where it has such."""
-    if backend == "ebpf":
-        plane = dataplanes.Dataplane(backend, backend, options=InstallOptions(no_cgroup=True))
-        dataplanes.install(lab, plane, programs)
-        return
-    for name, program in programs.items():
-        install_artifacts(lab, name, load(backend).compile(program, EmitOptions()))
-
-
 @pytest.mark.kernel
 @pytest.mark.xdist_group("policies")
-@pytest.mark.parametrize("backend", ["iptables", "nftables", "ebpf"])
+@pytest.mark.parametrize("dataplane", dataplanes.ALL, ids=lambda d: d.name)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_packets(lab: Cluster, case: Case, backend: str) -> None:
+def test_packets(policy_lab: Cluster, case: Case, dataplane: dataplanes.Dataplane) -> None:
     programs = programs_of(documents_of(case))
-    install(lab, programs, backend)
-    predictor = Predictor(lab.topology, programs)
+    dataplanes.install(policy_lab, dataplane, programs)
+    predictor = Predictor(policy_lab.topology, programs)
     wanted = stated(case)
     expected = [predictor.predict(flow.probe) for flow, _ in wanted]
-    observed = observe(lab, [flow.probe for flow, _ in wanted], expected)
+    observed = observe(policy_lab, [flow.probe for flow, _ in wanted], expected)
     wrong = [
         f"{flow.text}: stated {outcome.value}, interpreter {what}, packet {result}"
         for (flow, outcome), what, (result,) in zip(wanted, expected, observed, strict=True)

@@ -6,7 +6,6 @@ Every pair of places, every protocol, both families: what each packet did is wha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
@@ -16,9 +15,10 @@ from k8snetc.ir.types import Family, Protocol
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.expect import Predictor, observe
 from k8snetc.lab.probe import Outcome, Probe
+from tests.semantics import dataplanes
 from tests.semantics import policy_cluster as cluster
 from tests.semantics.clusters import Document, policies
-from tests.semantics.test_policies import install, programs_of
+from tests.semantics.test_policies import programs_of
 
 ENDS = [
     (Protocol.TCP, 80),
@@ -29,12 +29,6 @@ ENDS = [
     (None, 0),
 ]
 EXAMPLES = 6
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Cluster]:
-    with Cluster(cluster.topology()) as one:
-        yield one
 
 
 def probes(lab: Cluster) -> list[Probe]:
@@ -54,8 +48,9 @@ def probes(lab: Cluster) -> list[Probe]:
 @pytest.mark.kernel
 @pytest.mark.timeout(900)
 @pytest.mark.xdist_group("policies")
-@pytest.mark.parametrize("backend", ["iptables"])
-def test_packets_do_what_the_interpreter_says(lab: Cluster, backend: str) -> None:
+@pytest.mark.parametrize("dataplane", dataplanes.ALL, ids=lambda d: d.name)
+def test_packets_do_what_the_interpreter_says(policy_lab: Cluster, dataplane: dataplanes.Dataplane) -> None:
+    lab = policy_lab
     wanted = probes(lab)
     assert len(wanted) > 4000
     seen: Counter[Outcome] = Counter()
@@ -71,7 +66,7 @@ def test_packets_do_what_the_interpreter_says(lab: Cluster, backend: str) -> Non
     def check(generated: list[Document]) -> None:
         programs = programs_of([*cluster.documents(), *generated])
         lab.reset()
-        install(lab, programs, backend)
+        dataplanes.install(lab, dataplane, programs)
         predictor = Predictor(lab.topology, programs)
         expected = [predictor.predict(p) for p in wanted]
         results = [r[0] for r in observe(lab, wanted, expected)]
