@@ -26,7 +26,7 @@ def world(_world: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def _policy_lab() -> Iterator[Cluster]:
-    with Cluster(policy_cluster.topology()) as cluster:
+    with Cluster(policy_cluster.topology(), with_cgroups=True) as cluster:
         yield cluster
 
 

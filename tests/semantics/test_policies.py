@@ -26,6 +26,10 @@ from tests.semantics import policy_cluster as cluster
 from tests.semantics.policy_cases import CASES, Case
 from tests.semantics.policy_flows import Flow, flows, naive_allows
 
+# One group a dataplane: a worker builds its lab once, and workers share the dataplanes out.
+PLANES = [
+    pytest.param(d, id=d.name, marks=pytest.mark.xdist_group(f"policies-{d.name}")) for d in dataplanes.ALL
+]
 STATED = {"passes": Outcome.ANSWERED, "drops": Outcome.TIMEOUT, "refused": Outcome.REFUSED}
 
 
@@ -70,8 +74,7 @@ def test_manifests_and_interpreter(case: Case) -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.xdist_group("policies")
-@pytest.mark.parametrize("dataplane", dataplanes.ALL, ids=lambda d: d.name)
+@pytest.mark.parametrize("dataplane", PLANES)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_packets(policy_lab: Cluster, case: Case, dataplane: dataplanes.Dataplane) -> None:
     programs = programs_of(documents_of(case))

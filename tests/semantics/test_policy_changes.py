@@ -16,7 +16,7 @@ from k8snetc.lab.sessions import Flow
 from tests.semantics import dataplanes
 from tests.semantics import policy_cluster as cluster
 from tests.semantics.policy_cases import network_policy
-from tests.semantics.test_policies import programs_of
+from tests.semantics.test_policies import PLANES, programs_of
 
 ONLY_X = network_policy(
     "{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}]}]}"
@@ -35,9 +35,13 @@ def answered_meanwhile(flows: dict[str, Flow], seconds: float = 0.6) -> dict[str
     return {name: flow.report().answered - before[name] for name, flow in flows.items()}
 
 
+# Not yet on eBPF, which forgets the direction of a TCP connection that it denies: the server's next packet begins one
+# the other way round (docs/decisions/0012).
+ON_CONNTRACK = [p for p in PLANES if "ebpf" not in str(p.id)]
+
+
 @pytest.mark.kernel
-@pytest.mark.xdist_group("policies")
-@pytest.mark.parametrize("dataplane", dataplanes.ALL, ids=lambda d: d.name)
+@pytest.mark.parametrize("dataplane", ON_CONNTRACK)
 def test_open_connections_that_a_new_policy_denies_are_cut(
     policy_lab: Cluster, dataplane: dataplanes.Dataplane
 ) -> None:

@@ -18,7 +18,7 @@ from k8snetc.lab.probe import Outcome, Probe
 from tests.semantics import dataplanes
 from tests.semantics import policy_cluster as cluster
 from tests.semantics.clusters import Document, policies
-from tests.semantics.test_policies import programs_of
+from tests.semantics.test_policies import PLANES, programs_of
 
 ENDS = [
     (Protocol.TCP, 80),
@@ -47,8 +47,7 @@ def probes(lab: Cluster) -> list[Probe]:
 
 @pytest.mark.kernel
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("policies")
-@pytest.mark.parametrize("dataplane", dataplanes.ALL, ids=lambda d: d.name)
+@pytest.mark.parametrize("dataplane", PLANES)
 def test_packets_do_what_the_interpreter_says(policy_lab: Cluster, dataplane: dataplanes.Dataplane) -> None:
     lab = policy_lab
     wanted = probes(lab)
