@@ -121,6 +121,8 @@ def _options(data: Mapping[str, object]) -> InstallOptions:
         comments=data["comments"] is True,
         iptables=str(data["iptables"]),
         wait=int(str(data["wait"])),
+        ipvs_scheduler=str(data["ipvs_scheduler"]),
+        ipvs_strict_arp=data["ipvs_strict_arp"] is True,
         uplinks=_words(data["uplinks"]),
         pod_interfaces=_words(data["pod_interfaces"]),
         cgroup=None if data["cgroup"] is None else str(data["cgroup"]),

@@ -108,7 +108,7 @@ def program_of(store: Store, number: int) -> Program:
 
 
 def previous(store: Store, now: Receipt) -> Receipt | None:
-    """What ran before the receipt `now`: roll-backs go further back each time instead of to and fro."""
+    """The newest earlier receipt of another program; roll-backs go further back each time, not to and fro."""
     effective = now
     known = set(numbers(store))
     while effective.restores is not None and effective.restores in known:
@@ -118,6 +118,6 @@ def previous(store: Store, now: Receipt) -> Receipt | None:
         candidate = load(store, earlier.pop())
         if candidate.place != now.place:
             return None
-        if candidate.restores is None:
+        if candidate.restores is None and candidate.program != now.program:
             return candidate
     return None

@@ -99,7 +99,7 @@ def test_json_follows_the_schema() -> None:
 
 
 def saved() -> SavedPlan:
-    options = InstallOptions(iptables="nft", uplinks=("eth0",), cgroup="/x")
+    options = InstallOptions(iptables="nft", ipvs_scheduler="mh", uplinks=("eth0",), cgroup="/x")
     return SavedPlan("iptables", "0" * 64, Program(node=Node("w1")), options, ("a",), "1234", PLAN.summary)
 
 
