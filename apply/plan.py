@@ -83,28 +83,31 @@ def live_plan(
     live: S,
     before: S,
     installed: Program | None,
+    expected: str = "",
     names: Names | None = None,
     new: str = "the manifests",
 ) -> Plan:
     """From what the node runs to `program`. `installed` is the program of the newest receipt, None if there is none.
 
-    `before` is the state that the first apply found. Raises `UnsupportedError`.
+    `expected` is the fingerprint of the state that the newest receipt left; `before` is the state that the first apply
+    found. Raises `UnsupportedError`.
     """
     goal = target.grounded(target.desired(program), before)
     changes = target.changes(live, goal)
     steps = tuple(target.steps(live, goal)) if changes else ()
     drift: tuple[Change, ...] = ()
     known = installed
-    if installed is not None:
+    base = fingerprint(target, live)
+    if installed is not None and base != expected:
         drift = target.changes(target.grounded(target.desired(installed), before), live)
-    elif not target.changes(live, target.grounded(target.empty(), before)):
+    elif installed is None and not target.changes(live, target.grounded(target.empty(), before)):
         known = Program(node=program.node)
     return Plan(
         "the live node",
         new,
         target.name,
         program.node.name or "",
-        fingerprint(target, live),
+        base,
         effects(known, program, names) if known is not None else None,
         changes,
         drift,

@@ -150,15 +150,15 @@ def _one_sided(scope: _Scope, direction: Direction, group: _Group, others: Seque
     family, was, will = scope.family, scope.was, scope.will
     alone = was.alone(group.was), will.alone(group.will)
     sets = [*was.peers(family, group.was), *will.peers(family, group.will)]
-    pod = address_of(family, group.pods[0])
     classes = port_classes_of((*group.was, *group.will))
     node = {int(a) for s in (was, will) for a in s.program.node.addresses if a.version == family}
     for held in address_classes(family, sets).values():
         rest = without(held, {*others, *(node if direction is Direction.EGRESS else ())})
-        # A pod reaches itself whatever policy says; with others of its group in the class that is no class of its own.
-        value = representative(rest, group.pods[:1])
+        # A pod reaches itself whatever policy says, so two different ones are asked about.
+        value = representative(rest, group.pods[:1] if len(group.pods) == 1 else ())
         if value is None:
             continue
+        pod = address_of(family, next(p for p in group.pods if p != value))
         peer = address_of(family, value)
         pair = (peer, pod) if direction is Direction.INGRESS else (pod, peer)
         for change, traffic in _judged(alone, pair, classes).items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from k8snetc.apply.connectivity import Effect, Names, cause
-from k8snetc.apply.partition import address_classes, representative
+from k8snetc.apply.partition import LAST_PORT, address_classes, representative
 from k8snetc.apply.words import listed, people
 from k8snetc.ir.addresses import Range, address_of, prefix_of, range_of
 from k8snetc.ir.interpret import Interpreter, Packet, Sender
@@ -23,6 +23,7 @@ from k8snetc.ir.types import (
     Affinity,
     Balance,
     Balancer,
+    Endpoint,
     Exposure,
     Family,
     FromInterface,
@@ -37,6 +38,7 @@ from k8snetc.ir.types import (
 
 _Key = tuple[Family, Address | None, Protocol, int]
 _EXAMPLE = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:db8::1")}
+_UNUSED = {Family.IPV4: int(ip_address("240.0.0.0")), Family.IPV6: int(ip_address("ff00::"))}
 _NODE = "the node itself"
 _EXPOSURE = {
     Exposure.CLUSTER_IP: "",
@@ -86,8 +88,15 @@ class _Side:
         families = {a.version for a in program.node.addresses}
         more = tuple(a for f, a in _EXAMPLE.items() if f not in families)
         node = replace(program.node, addresses=(*program.node.addresses, *more), nodeport_networks=())
-        self.program = replace(program, node=node, enforcements=())
+        # The interpreter says which balancer a client gets, and whether it is masqueraded; for that one endpoint of
+        # each balancer will do, by which it is known again.
+        own = frozenset(node.addresses)
+        signs = {b.name: _sign(b, number, own) for number, b in enumerate(program.balancers)}
+        self._by_sign = {(e.address, e.port): name for name, e in signs.items()}
+        signed = tuple(replace(b, endpoints=(signs[b.name],)) for b in program.balancers)
+        self.program = replace(program, node=node, balancers=signed, enforcements=())
         self.interpreter = Interpreter(self.program)
+        self._endpoints: dict[str, frozenset[tuple[str, int]]] = {}
         self.frontends = {_key(f): f for f in program.frontends}
         self.balancers = {b.name: b for b in program.balancers}
         self.sets = {s.name: s for s in program.sets}
@@ -121,23 +130,26 @@ class _Side:
         result = self.interpreter.run(Packet(sender, source, destination, protocol, port, interface))
         if result.refusal is not None:
             return _Treatment(refusal=result.refusal)
-        delivered = [d for d in result.deliveries if d.translated]
-        if not delivered:
+        (delivery,) = result.deliveries
+        if not delivery.translated:
             return _Treatment(passes=True)
-        frontend = self.interpreter.frontend(Packet(sender, source, destination, protocol, port, interface))
-        chosen = [
-            self.balancers[r.action.balancer]
-            for r in (frontend.routes if frontend is not None else ())
-            if isinstance(r.action, Balance)
-        ]
-        places = {(d.address, d.port) for d in delivered}
-        balancer = next(b for b in chosen if {(e.address, e.port) for e in b.endpoints} == places)
+        balancer = self.balancers[self._by_sign[delivery.address, delivery.port]]
+        if balancer.name not in self._endpoints:
+            self._endpoints[balancer.name] = _endpoints(balancer)
         return _Treatment(
-            _endpoints(balancer),
-            any(d.masqueraded for d in delivered),
+            self._endpoints[balancer.name],
+            delivery.masqueraded,
             _seconds(balancer.affinity),
             _scheduling(balancer),
         )
+
+
+def _sign(balancer: Balancer, number: int, own: frozenset[Address]) -> Endpoint:
+    """An endpoint that no other balancer's sign is equal to; at the node itself if all the balancer's are."""
+    first = balancer.endpoints[0].address
+    unused = _UNUSED[balancer.family] + number // LAST_PORT
+    at_home = all(e.address in own for e in balancer.endpoints)
+    return Endpoint(first if at_home else address_of(balancer.family, unused), number % LAST_PORT + 1)
 
 
 def _key(frontend: Frontend) -> _Key:

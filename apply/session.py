@@ -87,6 +87,7 @@ class Session:
             live=live,
             before=before_first(self.target, self.store) or live,
             installed=installed[1] if installed is not None else None,
+            expected=installed[0].state if installed is not None else "",
             names=names,
             new=new,
         )

@@ -141,8 +141,9 @@ def apply(
         goal = target.grounded(goal, _before(target, store, live))
         with clock.phase("compare"):
             steps = target.steps(live, goal)
-        old = receipts.program_of(store, now.number) if now is not None and steps else None
-        name = digest(to_json(program))
+        with clock.phase("old program"):
+            old = receipts.program_of(store, now.number) if now is not None and steps else None
+            name = digest(to_json(program))
         if not steps and now is not None and now.program == name:
             return Outcome(None, timings=tuple(clock.timings.items()))
 
