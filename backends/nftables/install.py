@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.common import conntrack
 from k8snetc.backends.common.settings import read_settings, setting_steps
-from k8snetc.backends.nftables import library
+from k8snetc.backends.nftables import features, library
 from k8snetc.backends.nftables.emit import table_lines
 from k8snetc.backends.nftables.foreign import warnings
 from k8snetc.backends.nftables.model import Ruleset
@@ -35,9 +36,16 @@ class NftablesTarget:
 
     def desired(self, program: Program) -> Ruleset:
         """What the program looks like here. Raises `UnsupportedError` with all gaps at once."""
-        from k8snetc.backends.nftables.lower import lower
+        from k8snetc.backends.nftables.lower import Capabilities, lower
 
-        return lower(program, comments=self._options.comments)
+        random_fully = features.can(features.FULLY_RANDOM)
+        model = lower(
+            program, comments=self._options.comments, capabilities=Capabilities(random_fully=random_fully)
+        )
+        gaps = features.gaps(model)
+        if gaps:
+            raise UnsupportedError(self.name, gaps)
+        return model
 
     def empty(self) -> Ruleset:
         """Nothing of ours."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from k8snetc.backends.nftables import library
+from k8snetc.backends.base import UnsupportedError
+from k8snetc.backends.nftables import features, library
 from k8snetc.backends.nftables.install import target
 from k8snetc.backends.nftables.model import Ruleset
 from k8snetc.backends.target import InstallError, InstallOptions
-from k8snetc.ir.types import Program
+from k8snetc.ir.types import Family, Program
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.topology import Topology
 from tests.support.programs import Generator
@@ -164,3 +166,36 @@ def test_without_privilege_the_error_says_so() -> None:
         check=False,
     )
     assert "root" in done.stdout or "Permission" in done.stdout + done.stderr
+
+
+def test_this_node_has_every_feature(shared_cluster: Cluster) -> None:
+    probes = [(f, family) for f in (*features.FEATURES, features.FULLY_RANDOM) for family in Family]
+    lacking = [
+        (f.name, family) for f, family in probes if not shared_cluster.call(NODE, features.can, f, family)
+    ]
+    assert not lacking
+
+
+def desired_without(name: str, wanted: Program) -> list[str]:
+    """What `desired` refuses where the kernel doesn't know the expression of a feature."""
+    broken = tuple(
+        replace(f, body=f.body + "\nchain d { ct original frobnicate 7\n }") if f.name == name else f
+        for f in features.FEATURES
+    )
+    features.FEATURES = broken  # in a child process of its own
+    try:
+        target(InstallOptions()).desired(wanted)
+    except UnsupportedError as e:
+        return [g.what + " " + g.hint for g in e.gaps]
+    return []
+
+
+def test_a_missing_feature_is_named(shared_cluster: Cluster) -> None:
+    for feature in features.FEATURES:
+        for seed in range(100):
+            wanted = program(shared_cluster.topology, seed)
+            if feature.sign in str(target(InstallOptions()).desired(wanted)):
+                break
+        found = shared_cluster.call(NODE, desired_without, feature.name, wanted)
+        assert found, feature
+        assert all(feature.name in f and feature.option in f for f in found)

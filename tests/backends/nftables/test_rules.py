@@ -1,0 +1,219 @@
+"""What the rules look like as a whole: size, stability, what is left out and refused."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from k8snetc.backends.base import EmitOptions, UnsupportedError
+from k8snetc.backends.nftables import BACKEND
+from k8snetc.backends.nftables.balancers import BLOCK
+from k8snetc.backends.nftables.foreign import warnings
+from k8snetc.backends.nftables.lower import Capabilities, lower
+from k8snetc.backends.nftables.model import Ruleset, Table
+from k8snetc.backends.nftables.read import read_tables
+from k8snetc.backends.nftables.transaction import changes, transaction
+from k8snetc.backends.nftables.words import COMMENT_LIMIT, comment, duration
+from k8snetc.ir.addresses import address_of
+from k8snetc.ir.types import (
+    Balance,
+    Balancer,
+    Endpoint,
+    Exposure,
+    Family,
+    FromInterface,
+    Frontend,
+    Node,
+    Origin,
+    Program,
+    Protocol,
+    Route,
+    SourceIn,
+    Who,
+)
+from k8snetc.ir.verify import verify
+
+V4 = Family.IPV4
+CLUSTER = int(ip_address("10.96.0.0"))
+PODS = int(ip_address("10.128.0.0"))
+EVIL = Origin('evil" } drop\n\tä.yaml', 3, "Service", "shop", "web")
+
+
+def cluster(services: int, endpoints: int, *, extra: int = 0) -> Program:
+    """Services at consecutive addresses; the first has `extra` endpoints more."""
+    balancers, frontends = [], []
+    for i in range(services):
+        count = endpoints + (extra if i == 0 else 0)
+        places = tuple(Endpoint(address_of(V4, PODS + (j << 16) + i), 8080) for j in range(count))
+        balancers.append(Balancer(f"ns/svc-{i}", V4, Protocol.TCP, places))
+        routes = (
+            Route(Who.CLUSTER, Balance(f"ns/svc-{i}")),
+            Route(Who.ANY, Balance(f"ns/svc-{i}", masquerade=True)),
+        )
+        address = address_of(V4, CLUSTER + 1 + i)
+        frontends.append(
+            Frontend(Exposure.CLUSTER_IP, V4, address, Protocol.TCP, 80, routes, None, f"ns/svc-{i}", EVIL)
+        )
+    node = Node("n", (V4,), detector=SourceIn((ip_network("10.128.0.0/9"),)))
+    return verify(Program(node, tuple(balancers), tuple(frontends)))
+
+
+def only_table(model: Ruleset) -> Table:
+    (table,) = model.tables
+    return table
+
+
+def test_chains_do_not_grow_with_services() -> None:
+    few, many = lower(cluster(3, 4)), lower(cluster(3000, 4))
+    assert only_table(few).chains == only_table(many).chains
+    assert len(only_table(many).chains) < 10
+    assert [s.spec for s in only_table(few).sets] == [s.spec for s in only_table(many).sets]
+
+
+def test_an_endpoint_is_a_change_of_elements() -> None:
+    before, after = lower(cluster(500, 4)), lower(cluster(500, 4, extra=1))
+    commands = transaction(before, after)
+    assert commands is not None
+    # The slot, the balancer of the next size (once for the node), the verdict, the hairpin pair.
+    assert commands.size < 12
+    assert "flush" not in commands.text
+    again = transaction(lower(cluster(500, 5)), lower(cluster(500, 5, extra=1)))
+    assert again is not None
+    assert len(again.text) < 1500
+    assert {c.symbol for c in changes(before, after)} == {"+", "~"}
+    assert transaction(before, before) is None
+    assert changes(before, before) == ()
+
+
+def test_comments_are_no_difference() -> None:
+    program = cluster(3, 2)
+    moved = replace(program, frontends=tuple(replace(f, origin=None) for f in program.frontends))
+    assert transaction(lower(program), lower(moved)) is None
+    assert transaction(lower(program), lower(program, comments=False)) is None
+
+
+def test_comments_can_be_left_out_and_break_nothing() -> None:
+    text = BACKEND.compile(cluster(2, 2), EmitOptions())[0].text
+    bare = BACKEND.compile(cluster(2, 2), EmitOptions(comments=False))[0].text
+    assert "comment" not in bare
+    notes = re.findall(r'comment "([^"]*)"', text)
+    assert notes
+    assert all(n.isascii() and n.isprintable() and "evil" in n for n in notes)
+    assert re.sub(r' comment "[^"]*"', "", text) == bare
+    assert len(comment("x" * 500)) <= COMMENT_LIMIT
+
+
+def test_what_is_written_reads_back() -> None:
+    model = lower(cluster(20, 3))
+    text = BACKEND.compile(cluster(20, 3), EmitOptions())[0].text
+    assert tuple(read_tables(text)) == model.tables
+
+
+def test_weights_are_slots() -> None:
+    program = cluster(1, 2)
+    a, b = program.balancers[0].endpoints
+    weighted = replace(
+        program,
+        balancers=(replace(program.balancers[0], endpoints=(replace(a, weight=4), replace(b, weight=6))),),
+    )
+    (slots,) = [s for s in only_table(lower(weighted)).sets if s.name == "tcp-endpoints"]
+    places = list(slots.elements.values())
+    assert len(places) == 5
+    assert places.count(f"{a.address} . 8080") == 2
+
+
+def test_every_gap_is_named() -> None:
+    program = cluster(3, 2)
+    odd = (
+        replace(program.balancers[0], scheduler="lc"),
+        replace(program.balancers[1], forwarding="tunnel"),
+        replace(
+            program.balancers[2],
+            endpoints=(
+                replace(program.balancers[2].endpoints[0], weight=BLOCK),
+                program.balancers[2].endpoints[1],
+            ),
+        ),
+    )
+    node = replace(program.node, detector=FromInterface('cali"*', prefix=True))
+    with pytest.raises(UnsupportedError) as found:
+        lower(replace(program, balancers=odd, node=node))
+    said = " ".join(g.what for g in found.value.gaps)
+    assert len(found.value.gaps) == 4
+    assert all(word in said for word in ("lc", "tunnel", "slots", "cali"))
+
+
+def test_without_random_source_ports() -> None:
+    model = lower(cluster(1, 2), capabilities=Capabilities(random_fully=False))
+    text = str(model)
+    assert "masquerade" in text
+    assert "fully-random" not in text
+
+
+def test_nothing_to_do_removes_the_old() -> None:
+    (artifact,) = BACKEND.compile(Program(Node("n")), EmitOptions())
+    lines = [line for line in artifact.text.splitlines() if line and not line.startswith("#")]
+    assert lines == [
+        "table ip k8snetc",
+        "delete table ip k8snetc",
+        "table ip6 k8snetc",
+        "delete table ip6 k8snetc",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(10800, "3h"), (86400, "1d"), (90, "1m30s"), (1, "1s"), (3661, "1h1m1s")]
+)
+def test_durations_are_as_nft_prints_them(seconds: int, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_listing_that_is_cut_off_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not closed"):
+        list(read_tables("table ip k8snetc {\n\tchain c {\n"))
+
+
+def test_strangers_are_named() -> None:
+    listing = """table ip kube-proxy {
+\tchain services {
+\t}
+}
+table inet firewalld {
+\tchain nat_PREROUTING {
+\t\ttype nat hook prerouting priority dstnat + 10; policy accept;
+\t\tjump x
+\t}
+\tchain filter_FORWARD {
+\t\ttype filter hook forward priority filter + 10; policy drop;
+\t}
+}
+table ip early {
+\tchain pre {
+\t\ttype nat hook prerouting priority -150; policy accept;
+\t\ttcp dport 80 redirect to :8080
+\t}
+}
+table ip nat {
+\tchain KUBE-SERVICES {
+\t}
+\tchain DOCKER {
+\t}
+}
+table ip k8snetc {
+\tchain prerouting {
+\t\ttype nat hook prerouting priority dstnat; policy accept;
+\t\tjump services
+\t}
+}
+"""
+    found = warnings(listing)
+    assert len(found) == 4, found
+    assert [w.split("table ")[1].split(" chain")[0].split(";")[0].rstrip(")") for w in found] == [
+        "ip kube-proxy",
+        "inet firewalld",
+        "ip early",
+        "ip nat",
+    ]
