@@ -16,6 +16,7 @@ from k8snetc.backends.nftables.foreign import warnings
 from k8snetc.backends.nftables.model import Ruleset
 from k8snetc.backends.nftables.observe import observed
 from k8snetc.backends.nftables.read import read_tables
+from k8snetc.backends.nftables.spelling import aligned
 from k8snetc.backends.nftables.transaction import changes, transaction
 from k8snetc.backends.target import Change, InstallOptions, Step
 from k8snetc.ir.types import Program
@@ -61,13 +62,13 @@ class NftablesTarget:
 
     def changes(self, live: Ruleset, goal: Ruleset) -> tuple[Change, ...]:
         """Rules, elements and settings that differ."""
-        return changes(live, goal)
+        return changes(live, aligned(live, goal))
 
     def steps(self, live: Ruleset, goal: Ruleset) -> Sequence[Step]:
         """Settings that close, one transaction, settings that open."""
         opening, closing = setting_steps(live.sysctls, goal.sysctls)
         steps = list(closing)
-        commands = transaction(live, goal)
+        commands = transaction(live, aligned(live, goal))
         if commands is not None:
             text = commands.text
             title = f"one transaction: {commands.size} changes"

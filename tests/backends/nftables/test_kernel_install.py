@@ -11,7 +11,7 @@ import pytest
 from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.nftables import features, library
 from k8snetc.backends.nftables.install import target
-from k8snetc.backends.nftables.model import Ruleset
+from k8snetc.backends.nftables.model import Rule, Ruleset
 from k8snetc.backends.target import InstallError, InstallOptions
 from k8snetc.ir.types import Family, Program
 from k8snetc.lab.cluster import Cluster
@@ -199,3 +199,56 @@ def test_a_missing_feature_is_named(shared_cluster: Cluster) -> None:
         found = shared_cluster.call(NODE, desired_without, feature.name, wanted)
         assert found, feature
         assert all(feature.name in f and feature.option in f for f in found)
+
+
+SPELLINGS = (
+    ("meta mark | 0x00004000", "mark or 0x4000"),
+    ("reject", "reject with icmp type port-unreachable"),
+    ("fib daddr type local", "fib daddr type 2"),
+)
+"""Words of ours, and others that mean the same."""
+
+
+def respelled(goal: Ruleset) -> Ruleset:
+    """The same rules in other words, as another version of nft might print them."""
+
+    def text(line: str) -> str:
+        for usual, other in SPELLINGS:
+            line = line.replace(usual, other)
+        return line
+
+    v4 = tuple(
+        replace(
+            t,
+            chains=tuple(replace(c, rules=tuple(Rule(text(r.text)) for r in c.rules)) for c in t.chains),
+        )
+        for t in goal.tables
+        if t.family is Family.IPV4
+    )
+    return replace(goal, tables=v4 + tuple(t for t in goal.tables if t.family is not Family.IPV4))
+
+
+def other_words(goal: Ruleset) -> list[str]:
+    """Install what another version would have written, and see that it is recognised. Runs inside a node."""
+    grip = target(InstallOptions())
+    odd = respelled(goal)
+    for step in grip.steps(grip.observe(), odd):
+        step.run()
+    live = grip.observe()
+    wrong = [f"{c.symbol} {c.where}: {c.removed} -> {c.added}" for c in grip.changes(live, odd)]
+    wrong += [f"step: {s.title}" for s in grip.steps(live, odd)]
+    different = replace(odd, tables=tuple(replace(t, chains=t.chains[:-1]) for t in odd.tables))
+    if not grip.changes(live, different) or not grip.steps(live, different):
+        wrong.append("a chain too many was not seen")
+    return wrong
+
+
+def test_other_words_for_the_same_are_no_difference(shared_cluster: Cluster) -> None:
+    for seed in range(100):
+        goal = target(InstallOptions()).desired(program(shared_cluster.topology, seed))
+        text = str(goal)
+        if "mark | 0x" in text and "reject" in text and "fib daddr" in text:
+            break
+    assert respelled(goal) != goal
+    wrong = shared_cluster.call(NODE, other_words, goal)
+    assert not wrong, "\n".join(wrong)
