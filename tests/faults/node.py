@@ -15,6 +15,7 @@ from pathlib import Path
 
 from k8snetc.apply.store import open_store
 from k8snetc.apply.transaction import Outcome, Silent, apply, recover, remove
+from k8snetc.backends.registry import NAMES
 from k8snetc.backends.target import InstallOptions, Step, Target, target_for
 from k8snetc.ir.types import (
     Address,
@@ -161,7 +162,9 @@ class Kill(Silent):
 
 
 def target(variant: str) -> Target[object]:
-    """The iptables back end."""
+    """The iptables back end in one of its variants, or another back end by its name."""
+    if variant in NAMES:
+        return target_for(variant, InstallOptions(wait=2))
     return target_for("iptables", InstallOptions(iptables=variant, wait=2))
 
 
