@@ -110,7 +110,8 @@ def _difference(live: Table, goal: Table, commands: _Commands) -> None:
 def _elements(words: str, live: NamedSet, goal: NamedSet, commands: _Commands) -> None:
     gone, come = _differing(live, goal)
     if gone:
-        shown = ", ".join(element(replace(live, comments={}), k) for k in gone)
+        bare = replace(live, comments={})
+        shown = ", ".join(element(bare, k) for k in gone)
         commands.add(f"delete element {words} {live.name} {{ {shown} }}", len(gone))
     if come:
         shown = ", ".join(element(goal, k) for k in come)
@@ -172,10 +173,11 @@ def _set_changes(words: str, was: Mapping[str, NamedSet], will: Mapping[str, Nam
         else:
             gone, come = _differing(old, new)
             origin = next((new.comments[k] for k in come if k in new.comments), "")
+            bare_old, bare_new = replace(old, comments={}), replace(new, comments={})
             yield Change(
                 where,
-                tuple(element(replace(old, comments={}), k) for k in gone),
-                tuple(element(replace(new, comments={}), k) for k in come),
+                tuple(element(bare_old, k) for k in gone),
+                tuple(element(bare_new, k) for k in come),
                 origin,
             )
 
