@@ -75,7 +75,9 @@ def _changes(changes: Sequence[Change], paint: _Paint, *, full: bool) -> Iterato
         some = _first(lines, MOST_LINES, full=full)
         yield from (paint(sign, f"      {sign} {clean(line)}") for sign, line in some)
         yield from (f"    {x}" for x in _more(lines, some, "lines"))
-        if change.origin:
+        if change.origin and not any(
+            change.origin in line for _, line in some
+        ):  # rules carry theirs as comments
             yield f"      {clean(change.origin)}"
     yield from _more(changes, shown, "changes")
 

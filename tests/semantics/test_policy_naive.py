@@ -81,7 +81,7 @@ def test_each_node_protects_its_own_pods(documents: list[Document]) -> None:
 
 
 @pytest.mark.slow
-@settings(QUICK, max_examples=400, phases=[Phase.generate, Phase.shrink])
+@settings(QUICK, max_examples=150, phases=[Phase.generate, Phase.shrink])
 @given(clusters())
 def test_many_clusters(documents: list[Document]) -> None:
     check(documents, None)

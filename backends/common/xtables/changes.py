@@ -5,7 +5,9 @@ Knows: which chain of one state a chain of the other stands in for. Must not kno
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from difflib import SequenceMatcher
 
 from k8snetc.backends.common.xtables.state import IpSet, Rules, State, Table, TableKey
@@ -17,7 +19,22 @@ MOST_COMPARED = 2000
 
 def changes(live: State, goal: State) -> tuple[Change, ...]:
     """Empty exactly when the states are equal, settings that `goal` doesn't speak of apart."""
-    return tuple(_changes(live, goal))
+    return tuple(replace(c, origin=_origin(c)) for c in _changes(live, goal))
+
+
+_COMMENT = re.compile(r'--comment (?:"((?:[^"\\]|\\.)*)"|(\S+))')
+MOST_ORIGINS = 3
+
+
+def _origin(change: Change) -> str:
+    """The manifest objects that a change is for, as comments of rules name them: of those that come, else that go."""
+    for lines in (change.added, change.removed):
+        found = dict.fromkeys(m[1] or m[2] for line in lines if (m := _COMMENT.search(line)))
+        if found:
+            names = [n.replace("\\", "") for n in found]
+            more = f" and {len(names) - MOST_ORIGINS} more" if len(names) > MOST_ORIGINS else ""
+            return "; ".join(names[:MOST_ORIGINS]) + more
+    return ""
 
 
 def _changes(live: State, goal: State) -> Iterator[Change]:
