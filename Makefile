@@ -75,7 +75,7 @@ golden: setup ## Rewrite the golden files from what is compiled now; review the 
 	@K8SNETC_UPDATE_GOLDEN=1 $(pytest) -q -p no:xdist -m 'not vm' -k golden $(ARGS)
 
 .PHONY: bench
-bench: setup ## Measure: compile, load into the kernel, connect latency (ARGS go to the benchmark)
+bench: setup ## Measure: compile, load into the kernel, connect latency (ARGS: names, --plot DIR for charts)
 	@$(venv)/python -m bench $(ARGS)
 
 .PHONY: lock

@@ -1,16 +1,20 @@
-"""Runs the benchmarks one after the other: `python -m bench [NAME...]`, each in a process of its own.
+"""Runs the benchmarks one after the other: `python -m bench [NAME...] [--plot DIR]`, each in a process of its own.
 
 Knows: their names. Each is a module of this package with a command line of its own (`python -m bench.NAME --help`).
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 NOT_BENCHMARKS = {"__init__", "__main__", "generate"}
+DRAWS = {"scaling"}
 
 
 def names() -> list[str]:
@@ -22,15 +26,28 @@ def names() -> list[str]:
 
 def main() -> int:
     """Run those that are named, or all. Exit code 1 if one of them failed to run."""
-    wanted = sys.argv[1:] or names()
-    unknown = set(wanted) - set(names())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Run benchmarks and print their tables."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which ones (default all): {', '.join(names())}"
+    )
+    parser.add_argument("--plot", metavar="DIR", help="write SVG charts into DIR")
+    args = parser.parse_args()
+    unknown = set(args.names) - set(names())
     if unknown:
-        print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names())}", file=sys.stderr)
-        return 2
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names())}")
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(
+        f"{os.cpu_count()} processors ({platform.machine()}), Linux {platform.release()}, "
+        f"Python {platform.python_version()}, load {load}",
+        flush=True,
+    )
     failed = []
-    for name in wanted:
+    for name in args.names or names():
         print(f"\n== {name}", flush=True)
-        if subprocess.run([sys.executable, "-m", f"bench.{name}"], check=False).returncode != 0:
+        words = ["--plot", args.plot] if args.plot and name in DRAWS else []
+        if subprocess.run([sys.executable, "-m", f"bench.{name}", *words], check=False).returncode != 0:
             failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
