@@ -46,7 +46,7 @@ fast: setup ## Run the tests that need no root, kernel feature or VM
 
 .PHONY: kernel
 kernel: setup ## Run the tests on this machine's kernel (needs root)
-	@$(pytest) -n $(WORKERS) $(parallel) -m kernel $(ARGS)
+	@$(pytest) -n $(WORKERS) $(parallel) -m 'kernel and not vm' $(ARGS)
 
 .PHONY: vm
 vm: setup ## Run the tests in the small virtual machine (needs qemu)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
+from k8snetc.compiler import own_annotations
 from k8snetc.compiler.diagnostics import Diagnostic, InputError
 from k8snetc.compiler.facts import EndpointFact, Facts, NodeContext, ServicePortFact
 from k8snetc.compiler.manifests import Manifests
@@ -33,10 +35,10 @@ Place = tuple[int, int]  # address (its family is the key's), port
 def resolve(manifests: Manifests, node: NodeContext, *, assumed: bool = False) -> Facts:
     """The facts for `node`. Raises `InputError` for services that have no address yet."""
     proxied = [s for s in manifests.services if _is_proxied(s)]
-    bare = [_bare(s) for s in proxied if not s.spec.cluster_ips]
-    if bare:
-        raise InputError(bare)
-    endpoints = _endpoints(manifests)
+    wrong = [*(_bare(s) for s in proxied if not s.spec.cluster_ips), *own_annotations.problems(manifests)]
+    if wrong:
+        raise InputError(wrong)
+    endpoints = _weighted(_endpoints(manifests), own_annotations.weights(manifests))
     ports = [f for s in proxied for f in _service(s, endpoints)]
     ports.sort(key=lambda f: (f.namespace, f.service, f.family, f.protocol.value, f.port))
     return Facts(
@@ -110,6 +112,8 @@ def _service(
                 affinity=_affinity(service),
                 source_ranges=ranges or None,
                 health_check_node_port=_health_check(service, port),
+                scheduler=own_annotations.scheduler_of(service),
+                forwarding=own_annotations.forwarding_of(service),
             )
 
 
@@ -163,6 +167,18 @@ def _endpoints(manifests: Manifests) -> dict[PortKey, tuple[EndpointFact, ...]]:
         if owner not in sliced and HEADLESS not in labels and PROXY_NAME not in labels:
             _legacy(legacy, found)
     return {key: tuple(places.values()) for key, places in found.items()}
+
+
+def _weighted(
+    endpoints: dict[PortKey, tuple[EndpointFact, ...]], weights: Mapping[tuple[str, Address], int]
+) -> dict[PortKey, tuple[EndpointFact, ...]]:
+    """The endpoints with the weights that their pods ask for."""
+    if not weights:
+        return endpoints
+    return {
+        key: tuple(replace(e, weight=weights.get((key[0], e.address), e.weight)) for e in facts)
+        for key, facts in endpoints.items()
+    }
 
 
 def _slice(one: EndpointSlice, service: str, found: defaultdict[PortKey, dict[Place, EndpointFact]]) -> None:

@@ -43,7 +43,10 @@ def _rank(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests, and keep those of one virtual machine on one worker."""
     for item in items:
-        if item.get_closest_marker("vm") and not item.get_closest_marker("xdist_group"):
+        if item.get_closest_marker("vm"):
+            item.own_markers = [
+                m for m in item.own_markers if m.name != "xdist_group"
+            ]  # xdist would join them
             item.add_marker(pytest.mark.xdist_group("vm"))
     items.sort(key=_rank)
 

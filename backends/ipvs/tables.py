@@ -20,12 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from k8snetc.backends.common.conntrack import CUT
 from k8snetc.backends.common.xtables import text
 from k8snetc.backends.common.xtables.admissions import admit
 from k8snetc.backends.common.xtables.chains import Chains, Draft
 from k8snetc.backends.common.xtables.model import Jump, Table
-from k8snetc.backends.common.xtables.policy import lower_policy
+from k8snetc.backends.common.xtables.policy import CUT, lower_policy
 from k8snetc.backends.common.xtables.sets import Sets, membership
 from k8snetc.backends.ipvs.senders import Sender, pod_fragments
 from k8snetc.backends.ipvs.sets import RoleSets
@@ -103,7 +102,7 @@ def filter_table(
 
     forwarded = Draft()
     if policy is not None:
-        forwarded.add(f" -m connmark --mark {CUT} -j DROP")
+        forwarded.add(CUT)
     if serves:
         forwarded.add(f"{_KNOWN} -m ipvs --vdir REPLY -j ACCEPT")
     if serves or policy is not None:
@@ -117,7 +116,7 @@ def filter_table(
 
     outgoing = Draft()
     if policy is not None and serves:
-        outgoing.add(f"{_FROM_IPVS} -m connmark --mark {CUT} -j DROP")
+        outgoing.add(f"{_FROM_IPVS}{CUT}")
     if serves:
         outgoing.add(f"{_FROM_IPVS}{_KNOWN} -j RETURN")
     if policy is not None and serves:

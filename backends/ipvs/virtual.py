@@ -6,9 +6,11 @@ gets on a packet (`tables`).
 A mark is needed where one address and port means different endpoints to different senders (traffic policy Local, with
 its short cut for the cluster), and for NodePorts (the kernel knows best which addresses are the node's).
 
-Session affinity is IPVS's persistence. A persistent service of a mark keeps the packet's port, though
-(`ip_vs_sched_persist` in Linux), so there the scheduler has to do it: Maglev hashing sends a client to one server, and
-when servers come or go nearly all clients stay where they are.
+Session affinity is IPVS's persistence, which each service remembers for itself. Maglev hashing of the client's
+address as the scheduler makes them agree: services of equal servers choose equally. A persistent service of a mark
+keeps the packet's port (`ip_vs_sched_persist` in Linux), so affinity of a mark is hashing alone: when servers come or
+go, nearly all clients stay where they are. To make that rare, a NodePort with affinity has services of the node's
+addresses, as far as known.
 """
 
 from __future__ import annotations
@@ -20,7 +22,17 @@ from hashlib import blake2b
 from k8snetc.backends.common.xtables import text
 from k8snetc.backends.ipvs.model import MASQUERADING, METHODS, Destination, RealServer, VirtualService
 from k8snetc.backends.ipvs.senders import Sender, action_of, senders
-from k8snetc.ir.types import Balance, Balancer, Exposure, Family, Frontend, Program, Protocol, Refusal
+from k8snetc.ir.types import (
+    Address,
+    Balance,
+    Balancer,
+    Exposure,
+    Family,
+    Frontend,
+    Program,
+    Protocol,
+    Refusal,
+)
 
 KIND = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
 FORWARDED = frozenset({Exposure.EXTERNAL_IP, Exposure.LOAD_BALANCER})
@@ -45,6 +57,8 @@ class Virtual:
     def __init__(self, program: Program, family: Family, scheduler: str) -> None:
         self._family = family
         self._scheduler = scheduler
+        self._node = program.node
+        self._exact = {(f.address, f.protocol, f.port) for f in program.frontends if f.address is not None}
         self._senders = senders(program.node, family)
         self._balancers = {b.name: b for b in program.balancers}
         self._frontends = [f for f in program.frontends if f.family is family]
@@ -64,17 +78,35 @@ class Virtual:
         return {s: action_of(frontend, s) for s in self._senders}
 
     def _primary(self, frontend: Frontend) -> Balancer | None:
-        """The balancer that the service of the frontend's address has; None: one that refuses."""
-        if frontend.address is None:
-            return None
+        """The balancer that the services of the frontend's addresses have; None: they refuse, or there are none."""
         actions = self._actions(frontend)
         if actions[Sender.OTHER] is Refusal.REJECT:
             return None
-        for sender in reversed(self._senders):
-            action = actions[sender]
-            if isinstance(action, Balance):
-                return self._balancers[action.balancer]
-        return None
+        found = (
+            self._balancers[a.balancer]
+            for s in reversed(self._senders)
+            if isinstance(a := actions[s], Balance)
+        )
+        first = next(found, None)
+        if frontend.address is None and (
+            first is None or first.affinity is None or not self._node_addresses(frontend)
+        ):
+            return None
+        return first
+
+    def _node_addresses(self, frontend: Frontend) -> list[Address]:
+        """The known addresses of the node that serve a NodePort, without those where another frontend has its port."""
+        node, port = self._node, (frontend.protocol, frontend.port)
+        return [
+            a
+            for a in node.addresses
+            if a.version == self._family
+            and (
+                not node.nodeport_networks
+                or any(a in n for n in node.nodeport_networks if n.version == a.version)
+            )
+            and (a, *port) not in self._exact
+        ]
 
     def _identity(self, frontend: Frontend, action: Balance | Refusal) -> str | None:
         """What the mark for this stands for; None: the frontend's address does."""
@@ -122,19 +154,22 @@ class Virtual:
             ):
                 masquerades.add(sender)
         drops = frozenset(s for s, a in actions.items() if a is Refusal.DROP)
-        if frontend.address is not None and len(drops) + len(marks) < len(actions):
-            primary = self._primary(frontend)
-            method = (
-                METHODS[primary.forwarding] if primary and frontend.exposure in FORWARDED else MASQUERADING
-            )
-            place = text.destination(frontend.address, frontend.port)
-            self._put(f"{KIND[frontend.protocol]} {place}", frontend, primary, method)
-            if primary is not None and method != MASQUERADING:
-                vip = text.address(frontend.address)
-                self.real_servers += (
-                    RealServer(text.address(e.address), vip, method, self._family) for e in primary.endpoints
-                )
+        if len(drops) + len(marks) < len(actions):
+            addresses = [frontend.address] if frontend.address is not None else self._node_addresses(frontend)
+            for address in addresses:
+                self._at(address, frontend, self._primary(frontend))
         return Plan(frontend, drops, frozenset(masquerades), marks)
+
+    def _at(self, address: Address, frontend: Frontend, primary: Balancer | None) -> None:
+        """The service of an address."""
+        method = METHODS[primary.forwarding] if primary and frontend.exposure in FORWARDED else MASQUERADING
+        place = text.destination(address, frontend.port)
+        self._put(f"{KIND[frontend.protocol]} {place}", frontend, primary, method)
+        if primary is not None and method != MASQUERADING:
+            vip = text.address(address)
+            self.real_servers += (
+                RealServer(text.address(e.address), vip, method, self._family) for e in primary.endpoints
+            )
 
     def _method(self, frontend: Frontend, action: Balance) -> str:
         if frontend.exposure not in FORWARDED or self._identity(frontend, action) is not None:
@@ -156,8 +191,11 @@ class Virtual:
 
     def _options(self, balancer: Balancer, *, marked: bool) -> str:
         name, _, flags = (balancer.scheduler or self._scheduler).partition(":")
-        if not balancer.scheduler and name == "rr" and len({e.weight for e in balancer.endpoints}) > 1:
-            name = "wrr"  # round robin does not look at weights
+        if not balancer.scheduler:
+            if balancer.affinity is not None:
+                name, flags = "mh", ""
+            elif name == "rr" and len({e.weight for e in balancer.endpoints}) > 1:
+                name = "wrr"  # round robin does not look at weights
         if balancer.affinity is not None and marked:
             return "-s mh"
         words = f"-s {name}"

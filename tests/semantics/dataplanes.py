@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import pytest
+
 from k8snetc.backends.target import InstallOptions, target_for
 from k8snetc.ir.types import Program
 from k8snetc.lab.cluster import Cluster
@@ -33,6 +35,7 @@ ALL = (
     Dataplane("nftables", "nftables", lets_in=False),
     Dataplane("ebpf-packets", "ebpf", lets_in=False, options=InstallOptions(no_cgroup=True)),
     Dataplane("ebpf-sockets", "ebpf", lets_in=False, sockets=True),
+    pytest.param(Dataplane("ipvs", "ipvs", options=InstallOptions(iptables="nft")), marks=pytest.mark.vm),
 )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from k8snetc.backends.base import UnsupportedError
 from k8snetc.ir.types import Protocol
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Outcome, Probe
@@ -84,6 +85,8 @@ def test_affinity(world: Cluster, dataplane: Dataplane, tmp_path: Path) -> None:
     assert servers(world) == first, "each new connection starts the time anew"
     time.sleep(1.2)
     assert servers(world) == first
+    if dataplane.backend == "ipvs":
+        return  # said in docs/semantics.md: what is chosen by hashing does not change with time
     time.sleep(3.2)
     # Twelve memories, each as likely as one in three to choose the same again: 2 * 10^-6 that all do.
     assert servers(world) != first
@@ -203,7 +206,12 @@ def test_localhost_node_port(world: Cluster, dataplane: Dataplane, tmp_path: Pat
     local = Probe("node/n1", address("127.0.0.1,::1", 4), Protocol.TCP, 30080)
     dataplanes.install(world, dataplane, programs(tmp_path, web))
     assert {r.outcome for r in world.probe_all([local] * 4)} == {Outcome.REFUSED}
-    dataplanes.install(world, dataplane, programs(tmp_path, web, {"localhost-nodeports": True}))
+    everywhere = programs(tmp_path, web, {"localhost-nodeports": True})
+    if dataplane.backend == "ipvs":  # said in docs/semantics.md: IPVS can't
+        with pytest.raises(UnsupportedError):
+            dataplanes.install(world, dataplane, everywhere)
+        return
+    dataplanes.install(world, dataplane, everywhere)
     answers = world.probe_all([local] * 28)
     assert {r.server for r in answers} == {place("web-1"), place("web-2")}
     assert all(r.source and r.source.address == address("n1", 4) for r in answers)
