@@ -66,9 +66,13 @@ def addresses_text(addresses: Iterable[str]) -> str:
 
 
 def address_line(verb: str, address: str) -> str:
-    """One line of `ip -batch`. The device stays down: its addresses work, and nobody is told about them."""
-    nodad = " nodad" if ":" in address and verb != "delete" else ""
-    return f"address {verb} {address} dev {DEVICE}{nodad}"
+    """One line of `ip -batch`. The device stays down: its addresses work, and nobody is told about them.
+
+    An IPv6 address is deprecated from the start (`preferred_lft 0`), or the node would speak from it: of all its
+    addresses it may be the one most like the destination (RFC 6724).
+    """
+    more = " nodad preferred_lft 0" if ":" in address and verb != "delete" else ""
+    return f"address {verb} {address} dev {DEVICE}{more}"
 
 
 def real_servers_text(servers: Iterable[RealServer]) -> str:

@@ -6,7 +6,7 @@ know: files, locks, receipts, people.
 IPVS is not transactional. The order, in which a packet that both programs allow passes and one that both deny does not:
 settings and services of marks (nothing leads there yet), sets that grow and tables (guards, policy), services and
 servers (new ones before old ones go), addresses; then what goes, the other way round. ipvsadm and ip are used
-instead of netlink from Python because they take a tenth of the time (docs/decisions/0010).
+instead of netlink from Python because they take a tenth of the time (docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from k8snetc.backends.common.xtables.canonical import aligned
 from k8snetc.backends.common.xtables.foreign import warnings
 from k8snetc.backends.common.xtables.kernel import Tools
 from k8snetc.backends.ipvs import changes
-from k8snetc.backends.ipvs.lower import STRICT_ARP, SYSCTLS, lower
+from k8snetc.backends.ipvs.lower import KERNEL_DEFAULTS, STRICT_ARP, SYSCTLS, lower
 from k8snetc.backends.ipvs.model import DEVICE
 from k8snetc.backends.ipvs.state import (
     State,
@@ -80,7 +80,7 @@ class IpvsTarget:
 
     def grounded(self, goal: State, before: State) -> State:
         """`goal`, and the settings it doesn't speak of as they were before the first apply."""
-        return replace(goal, sysctls={**before.sysctls, **goal.sysctls})
+        return replace(goal, sysctls={**KERNEL_DEFAULTS, **before.sysctls, **goal.sysctls})
 
     def observe(self) -> State:
         """All that is ours in the kernel."""
@@ -90,7 +90,8 @@ class IpvsTarget:
             connections = parse_connections(TABLE.read_text("ascii")) if " -w 0\n" in text else {}
             seen = parse_services(text, connections)
         names = [s.name for s in (*SYSCTLS, *(STRICT_ARP if self._options.ipvs_strict_arp else ()))]
-        values = {n: p.read_text("ascii").strip() for n in names if (p := _setting(n)).exists()}
+        there = {n: p.read_text("ascii").strip() for n in names if (p := _setting(n)).exists()}
+        values = {n: there.get(n, KERNEL_DEFAULTS.get(n, "")) for n in names}
         return replace(seen, addresses=_addresses(), sysctls=values, xtables=self._tools.observe())
 
     def changes(self, live: State, goal: State) -> tuple[Change, ...]:
@@ -205,9 +206,8 @@ def _do(argv: Sequence[str], text: str) -> None:
 
 def _settings(live: State, goal: State) -> Iterable[Step]:
     for name, value in sorted(goal.sysctls.items()):
-        # One that is not there yet comes with the module; it is read when its turn comes.
-        if live.sysctls.get(name) != value:
-            now = live.sysctls.get(name, "?")
+        now = live.sysctls.get(name, "")
+        if now != value:
             yield Step(f"setting {name}: {now} -> {value}", _write(name, value), 1)
 
 

@@ -27,6 +27,13 @@ SYSCTLS = (
     # A client's port that is used again makes a new connection (Linux 5.9 and later do it without a delay).
     Sysctl("net.ipv4.vs.conn_reuse_mode", "1"),
 )
+KERNEL_DEFAULTS = {
+    "net.ipv4.vs.conntrack": "0",
+    "net.ipv4.vs.expire_nodest_conn": "0",
+    "net.ipv4.vs.expire_quiescent_template": "0",
+    "net.ipv4.vs.conn_reuse_mode": "1",
+}
+"""What these settings are where nobody has loaded IPVS yet."""
 STRICT_ARP = (Sysctl("net.ipv4.conf.all.arp_ignore", "1"), Sysctl("net.ipv4.conf.all.arp_announce", "2"))
 """Nobody outside learns that the node has the service addresses (kube-proxy `--ipvs-strict-arp`)."""
 

@@ -35,8 +35,11 @@ ALL = (
     Dataplane("nftables", "nftables", lets_in=False),
     Dataplane("ebpf-packets", "ebpf", lets_in=False, options=InstallOptions(no_cgroup=True)),
     Dataplane("ebpf-sockets", "ebpf", lets_in=False, sockets=True),
-    pytest.param(Dataplane("ipvs", "ipvs", options=InstallOptions(iptables="nft")), marks=pytest.mark.vm),
 )
+IN_VM = pytest.param(
+    Dataplane("ipvs", "ipvs", options=InstallOptions(iptables="nft")), id="ipvs", marks=pytest.mark.vm
+)
+"""The parameter for what needs the kernel of the virtual machine; such a test runs there."""
 
 
 def install(

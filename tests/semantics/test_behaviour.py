@@ -25,7 +25,10 @@ from tests.semantics.build import programs
 from tests.semantics.dataplanes import Dataplane
 from tests.semantics.world import Manifest, address, place, port, service, slice_port, slices
 
-pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("dataplane", dataplanes.ALL, ids=lambda d: d.name)]
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.parametrize("dataplane", [*dataplanes.ALL, dataplanes.IN_VM], ids=lambda d: d.name),
+]
 
 CLUSTER_IP = "10.96.0.10,fd00:96::10"
 THREE = ("web-1", "web-2", "web-3")

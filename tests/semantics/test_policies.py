@@ -74,7 +74,7 @@ def test_manifests_and_interpreter(case: Case) -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dataplane", PLANES)
+@pytest.mark.parametrize("dataplane", [*PLANES, dataplanes.IN_VM])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_packets(policy_lab: Cluster, case: Case, dataplane: dataplanes.Dataplane) -> None:
     programs = programs_of(documents_of(case))

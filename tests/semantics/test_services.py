@@ -93,7 +93,7 @@ def _wrong_arrival(probe: Probe, stated: Reaches, result: ProbeResult) -> Iterat
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dataplane", dataplanes.ALL, ids=lambda d: d.name)
+@pytest.mark.parametrize("dataplane", [*dataplanes.ALL, dataplanes.IN_VM], ids=lambda d: d.name)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_case(world: Cluster, dataplane: Dataplane, case: Case, tmp_path: Path) -> None:
     made = programs(tmp_path, case.manifests, case.options)

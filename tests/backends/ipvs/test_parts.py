@@ -236,7 +236,7 @@ def test_addresses_come_with_the_device_and_go_with_it() -> None:
         [
             "link add k8snetc0 type dummy",
             "address replace 10.0.0.1/32 dev k8snetc0",
-            "address replace fd00::1/128 dev k8snetc0 nodad",
+            "address replace fd00::1/128 dev k8snetc0 nodad preferred_lft 0",
         ],
         [],
     )

@@ -1,0 +1,276 @@
+"""Applying IPVS programs to a real kernel: nothing left half-way, nothing lost, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from k8snetc.apply.store import open_store
+from k8snetc.apply.transaction import Silent, apply, recover, remove
+from k8snetc.backends.ipvs.install import IpvsTarget
+from k8snetc.backends.target import InstallError, InstallOptions, Step
+from k8snetc.ir.types import (
+    Affinity,
+    Balance,
+    Balancer,
+    Endpoint,
+    Exposure,
+    Family,
+    Frontend,
+    Node,
+    Program,
+    Protocol,
+    Route,
+    Who,
+)
+from k8snetc.lab.cluster import Cluster
+from k8snetc.lab.probe import Probe
+
+pytestmark = pytest.mark.vm
+
+VIP = ip_address("10.96.0.1")
+UDP_VIP = ip_address("10.96.0.2")
+OPTIONS = InstallOptions(iptables="legacy")
+APPLIES = int(os.environ.get("K8SNETC_VM_APPLIES", "30"))
+"""Applies under traffic. Emulation makes each take seconds; the whole 200 with K8SNETC_VM_APPLIES=200."""
+
+
+def program(*pods: str, scheduler: str = "", affinity: int = 0, more: bool = False) -> Program:
+    """A TCP and a UDP service and a NodePort with those endpoints; `more`: another service beside."""
+    node = Node("w1", (Family.IPV4,), (ip_address("172.18.0.1"),))
+    memory = Affinity("web", affinity) if affinity else None
+    web = Balancer(
+        "web",
+        Family.IPV4,
+        Protocol.TCP,
+        tuple(Endpoint(ip_address(p), 8080) for p in pods),
+        memory,
+        scheduler,
+    )
+    dns = Balancer("dns", Family.IPV4, Protocol.UDP, tuple(Endpoint(ip_address(p), 5353) for p in pods))
+    frontends = [
+        _frontend(Exposure.CLUSTER_IP, "10.96.0.1", Protocol.TCP, 80, "web"),
+        _frontend(Exposure.CLUSTER_IP, "10.96.0.2", Protocol.UDP, 53, "dns"),
+        _frontend(Exposure.NODE_PORT, "", Protocol.TCP, 30080, "web"),
+    ]
+    if more:
+        frontends.append(_frontend(Exposure.LOAD_BALANCER, "192.0.2.7", Protocol.TCP, 443, "web"))
+    return Program(node, (web, dns), tuple(frontends))
+
+
+def _frontend(exposure: Exposure, address: str, protocol: Protocol, port: int, balancer: str) -> Frontend:
+    to = ip_address(address) if address else None
+    return Frontend(
+        exposure, Family.IPV4, to, protocol, port, (Route(Who.ANY, Balance(balancer, masquerade=True)),)
+    )
+
+
+A, B, C = "10.244.1.2", "10.244.1.3", "10.244.2.2"
+ONE, OTHER = program(A, B), program(B, C, more=True)
+
+
+class Kill(Silent):
+    """Dies at once before a step."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+
+    def began(self, at: int, total: int, step: Step) -> None:
+        if at == self._at:
+            os._exit(9)
+
+
+# Each of these runs in the node, in a child process of its own.
+
+
+def _apply(state: Path, wanted: Program, kill: int | None = None) -> tuple[str, ...]:
+    target, store = IpvsTarget(OPTIONS), open_store(state)
+    outcome = apply(target, wanted, store, watch=Silent() if kill is None else Kill(kill))
+    return outcome.steps
+
+
+def _killed(state: Path, wanted: Program, at: int) -> int:
+    child = os.fork()
+    if child == 0:
+        try:
+            _apply(state, wanted, at)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _recover(state: Path, expected: Program) -> list[str]:
+    target, store = IpvsTarget(OPTIONS), open_store(state)
+    with store.locked(5):
+        assert recover(target, store, Silent())
+    goal = target.grounded(target.desired(expected), target.empty())
+    return [f"{c.symbol} {c.where} {c.removed} {c.added}" for c in target.changes(target.observe(), goal)]
+
+
+def _seen() -> bytes:
+    target = IpvsTarget(OPTIONS)
+    return target.dump(target.observe())
+
+
+def _remove(state: Path) -> None:
+    remove(IpvsTarget(OPTIONS), open_store(state))
+
+
+def _leaving() -> dict[str, dict[str, int]]:
+    return {k: dict(v) for k, v in IpvsTarget(OPTIONS).observe().leaving.items()}
+
+
+def test_apply_and_remove_leave_the_node_as_it_was(shared_cluster: Cluster, tmp_path: Path) -> None:
+    before = shared_cluster.call("node/w1", _seen)
+    shared_cluster.call("node/w1", _apply, tmp_path / "state", ONE)
+    assert shared_cluster.probe("node/w2", VIP, 80).outcome is not None
+    assert shared_cluster.probe("pod/shop/a", VIP, 80).answered
+    assert shared_cluster.call("node/w1", _apply, tmp_path / "state", ONE) == ()
+    shared_cluster.call("node/w1", _remove, tmp_path / "state")
+    assert shared_cluster.call("node/w1", _seen) == before
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_any_step_the_next_call_undoes(shared_cluster: Cluster, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shared_cluster.call("node/w1", _apply, state, ONE)
+    for at in range(40):
+        status = shared_cluster.call("node/w1", _killed, state, OTHER, at)
+        if status == 0:
+            break
+        assert status == 9
+        left = shared_cluster.call("node/w1", _recover, state, ONE)
+        assert not left, f"killed at step {at}: {left}"
+        assert shared_cluster.probe("pod/shop/a", VIP, 80).answered
+    else:
+        pytest.fail("more steps than there can be")
+    assert at >= 3, "a change of this size has more steps"
+
+
+@pytest.mark.timeout(1500)
+def test_no_connection_fails_while_programs_alternate(shared_cluster: Cluster, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shared_cluster.call("node/w1", _apply, state, ONE)
+    probe = Probe("pod/shop/a", VIP, Protocol.TCP, 80, timeout=20)
+    outside = Probe("client/out", ip_address("172.18.0.1"), Protocol.TCP, 30080, timeout=20)
+    with shared_cluster.traffic(probe, rate=5) as inside, shared_cluster.traffic(outside, rate=5) as ports:
+        for number in range(APPLIES):
+            steps = shared_cluster.call("node/w1", _apply, state, (OTHER, ONE)[number % 2])
+            assert steps
+        reports = inside.stop(), ports.stop()
+    for report in reports:
+        assert report.started > APPLIES
+        assert not report.failures, report
+
+
+def test_open_connections_survive_and_servers_leave_gracefully(
+    shared_cluster: Cluster, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    shared_cluster.call("node/w1", _apply, state, program(A))
+    with shared_cluster.flow(Probe("pod/shop/b", VIP, Protocol.TCP, 80), interval=0.2) as flow:
+        shared_cluster.call("node/w1", _apply, state, program(B, C))
+        leaving = shared_cluster.call("node/w1", _leaving)
+        assert leaving["-t 10.96.0.1:80"][f"{A}:8080"] == 1
+        report = flow.close(10.0)
+    assert report.intact, report
+    assert shared_cluster.probe("pod/shop/a", VIP, 80).server != "pod/shop/a"
+    # It is no difference, comes back with the connections that it has, and is not taken for new.
+    shared_cluster.call("node/w1", _apply, state, program(A, B, C))
+    assert not shared_cluster.call("node/w1", _leaving).get("-t 10.96.0.1:80")
+
+
+def test_a_udp_server_leaves_at_once(shared_cluster: Cluster, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shared_cluster.call("node/w1", _apply, state, program(A))
+    with shared_cluster.flow(Probe("pod/shop/b", UDP_VIP, Protocol.UDP, 53), interval=0.2) as flow:
+        shared_cluster.call("node/w1", _apply, state, program(C))
+        report = flow.close(10.0)
+    assert report.servers == ("pod/shop/a", "pod/shop/c"), report
+
+
+def test_what_somebody_broke_is_repaired(shared_cluster: Cluster, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shared_cluster.call("node/w1", _apply, state, ONE)
+    whole = shared_cluster.call("node/w1", _seen)
+    for command in (
+        ["ipvsadm", "-C"],
+        ["ip", "link", "delete", "k8snetc0"],
+        ["ipvsadm", "-d", "-t", "10.96.0.1:80", "-r", f"{A}:8080"],
+        ["iptables-legacy", "-t", "mangle", "-F", "K8SNETC-PREROUTING"],
+        ["sysctl", "-qw", "net.ipv4.vs.conntrack=0"],
+        ["ipvsadm", "-A", "-t", "10.96.0.99:80"],
+    ):
+        shared_cluster.run("node/w1", command)
+        assert shared_cluster.call("node/w1", _seen) != whole
+        assert shared_cluster.call("node/w1", _apply, state, ONE)
+        assert shared_cluster.call("node/w1", _seen) == whole, command
+
+
+def test_a_missing_scheduler_is_named_before_anything_changes(
+    shared_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from k8snetc.backends.ipvs import install
+
+    monkeypatch.setattr(install, "_available", lambda module: module != "ip_vs_mh")
+    before = shared_cluster.call("node/w1", _seen)
+    with pytest.raises(InstallError, match="lacks ip_vs_mh"):
+        shared_cluster.call("node/w1", _apply, tmp_path / "state", program(A, affinity=60))
+    assert shared_cluster.call("node/w1", _seen) == before
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "rr",
+        "wrr",
+        "lc",
+        "wlc",
+        "lblc",
+        "lblcr",
+        "dh",
+        "sh:sh-port,sh-fallback",
+        "sed",
+        "nq",
+        "mh:mh-port",
+        "fo",
+        "ovf",
+    ],
+)
+def test_every_scheduler_serves(shared_cluster: Cluster, tmp_path: Path, scheduler: str) -> None:
+    shared_cluster.call(
+        "node/w1", _apply, tmp_path / "state", program(A, B, scheduler=scheduler, affinity=60)
+    )
+    results = shared_cluster.probe_all([Probe("client/out", VIP, Protocol.TCP, 80)] * 3)
+    assert all(r.answered for r in results), results
+
+
+@pytest.mark.parametrize("method", ["direct", "tunnel"])
+def test_forwarding_without_translation(shared_cluster: Cluster, tmp_path: Path, method: str) -> None:
+    address = ip_address("192.0.2.9")
+    web = Balancer("web", Family.IPV4, Protocol.TCP, (Endpoint(ip_address(A), 8080),), forwarding=method)
+    frontend = _frontend(Exposure.EXTERNAL_IP, str(address), Protocol.TCP, 8080, "web")
+    wanted = replace(program(B), balancers=(web,), frontends=(frontend,))
+    shared_cluster.call("node/w1", _apply, tmp_path / "state", wanted)
+    device = "lo" if method == "direct" else "tunl0"
+    pod = shared_cluster.netns("pod/shop/a")
+    lines = [f"addr add {address}/32 dev {device}", f"link set {device} up"]
+    subprocess.run(
+        ["ip", "-n", pod, "-batch", "-"], input="\n".join(lines), text=True, check=True, timeout=60
+    )
+    try:
+        for key in ("all", device):
+            shared_cluster.sysctl("pod/shop/a", f"net/ipv4/conf/{key}/rp_filter", "0")
+        result = shared_cluster.probe("client/out", address, 8080)
+        assert result.answered, result
+        assert result.source is not None
+        assert result.source.address == ip_address("203.0.113.9"), "the client's own address arrives"
+    finally:
+        subprocess.run(
+            ["ip", "-n", pod, "addr", "del", f"{address}/32", "dev", device], check=True, timeout=60
+        )
