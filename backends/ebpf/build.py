@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from shutil import which
 
@@ -20,6 +20,7 @@ class BuildError(InstallError):
     """clang is missing or refuses the C."""
 
 
+@lru_cache(maxsize=8)
 def build(source: str, *flags: str) -> bytes:
     """The object of this C. The clang is `$CLANG` or the one on PATH. Raises BuildError."""
     clang = os.environ.get("CLANG") or which("clang")

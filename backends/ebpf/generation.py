@@ -19,6 +19,11 @@ _SHARED = re.compile(r"(connections|fragments|sockets|datagrams|affinity)[46]$")
 _HOLDER = "from_pod"
 
 
+def is_shared(table: str) -> bool:
+    """Whether a table outlives its generation."""
+    return _SHARED.match(table) is not None
+
+
 def install(wanted: State, entry: Entry, number: int) -> None:
     """Load `wanted` as generation `number` beside the one in force. A failure leaves that one as it is."""
     slot = 1 - entry.current()
