@@ -1,0 +1,135 @@
+"""Generations replace one another: nothing that both programs serve notices, a killed apply is finished by the next."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from k8snetc.backends.ebpf import pins
+from k8snetc.backends.ebpf.install import target
+from k8snetc.backends.target import InstallOptions
+from k8snetc.ir.types import Family, Program, Protocol
+from k8snetc.lab.cluster import Cluster
+from k8snetc.lab.probe import Probe
+from tests.backends.ebpf import support
+from tests.support.lab import TCP, UDP
+
+pytestmark = pytest.mark.kernel
+
+APPLIES = 5
+
+
+def without_sctp(program: Program) -> Program:
+    """Another program, with other C: no SCTP, no affinity."""
+    frontends = tuple(
+        f
+        for f in program.frontends
+        if f.protocol is not Protocol.SCTP and f.address != support.service(f.family, 4)
+    )
+    return replace(program, frontends=frontends)
+
+
+def apply_all(programs: list[Program], options: InstallOptions, times: int) -> int:
+    """In one process: one program after the other. Returns how often the C changed."""
+    one = target(options)
+    sources = set()
+    for at in range(times):
+        goal = one.desired(programs[at % len(programs)])
+        sources.add(goal.source)
+        live = one.observe()
+        for step in one.steps(live, goal):
+            step.run()
+        assert not one.changes(one.observe(), goal)
+        one.cut(None, programs[at % len(programs)])
+    return len(sources)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("sockets", [False, True], ids=["packets", "sockets"])
+def test_connections_through_many_applies(cluster: Cluster, sockets: bool) -> None:
+    options = {n: InstallOptions(cgroup=str(cluster.cgroup(n)), no_cgroup=not sockets) for n in support.NODES}
+    for name in support.NODES:
+        cluster.call(f"node/{name}", support.install, support.services(name), options[name])
+    w1 = support.services("w1")
+    probes = [
+        Probe("pod/shop/a", support.service(Family.IPV4, 1), TCP, 80, timeout=8),
+        Probe("node/w1", support.service(Family.IPV6, 1), TCP, 80, timeout=8),
+        Probe("client/out", support.node_address(Family.IPV4, 1), TCP, 30080, timeout=8),
+    ]
+    datagrams = Probe("pod/shop/b", support.service(Family.IPV4, 1), UDP, 80, timeout=8)
+    flows = [cluster.flow(p) for p in (*probes, datagrams)]
+    traffic = [cluster.traffic(p, rate=20) for p in probes]
+    changed = cluster.call("node/w1", apply_all, [w1, without_sctp(w1)], options["w1"], APPLIES)
+    assert changed == 2
+    for one in traffic:
+        report = one.stop()
+        assert report.started > 100
+        assert not report.failed, report
+    for flow in flows:
+        ended = flow.close()
+        assert ended.opening.answered
+        assert ended.intact, ended
+
+
+def killed_at(program: Program, options: InstallOptions, step: int) -> None:
+    """An apply that dies before its step number `step`."""
+    one = target(options)
+    for at, doing in enumerate(one.steps(one.observe(), one.desired(program))):
+        if at == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        doing.run()
+
+
+def count_steps(program: Program, options: InstallOptions) -> int:
+    one = target(options)
+    return len(one.steps(one.observe(), one.desired(program)))
+
+
+def leftovers() -> list[str]:
+    return [str(p) for p in pins.leftovers()]
+
+
+def test_killed_at_every_step(cluster: Cluster) -> None:
+    first, second = support.services("w1", (Family.IPV4,)), support.services("w1")
+    options = InstallOptions(no_cgroup=True)
+    cluster.call("node/w1", support.install, first, options)
+    probe = Probe("client/out", support.node_address(Family.IPV4, 1), TCP, 30080)
+    for step in range(cluster.call("node/w1", count_steps, second, options)):
+        with pytest.raises(Exception, match="status -9"):
+            cluster.call("node/w1", killed_at, second, options, step)
+        assert cluster.probe_all([probe])[0].answered, f"killed before step {step}"
+        cluster.call("node/w1", support.install, second, options)
+        assert cluster.probe_all([probe])[0].answered
+        assert cluster.call("node/w1", leftovers) == []
+        cluster.call("node/w1", support.install, first, options)
+
+
+def gone(options: InstallOptions) -> bool:
+    """Remove everything, and whether that left nothing."""
+    one = target(options)
+    for step in one.steps(one.observe(), one.empty()):
+        step.run()
+    left = one.observe()
+    return not left.source and not left.attachments and not pins.FOLDER.exists()
+
+
+def test_remove_leaves_nothing(cluster: Cluster) -> None:
+    options = InstallOptions(cgroup=str(cluster.cgroup("w1")))
+    cluster.call("node/w1", support.install, support.both("w1"), options)
+    assert cluster.call("node/w1", gone, options)
+
+
+def round_trip(program: Program, options: InstallOptions) -> bool:
+    one = target(options)
+    live = one.observe()
+    return one.load(one.dump(live)) == live and not one.changes(live, one.desired(program))
+
+
+def test_what_runs_can_be_read_back_and_kept(cluster: Cluster) -> None:
+    options = InstallOptions(no_cgroup=True)
+    cluster.call("node/w1", support.install, support.both("w1"), options)
+    assert cluster.call("node/w1", round_trip, support.both("w1"), options)
