@@ -226,7 +226,7 @@ def allowed(data: bytes) -> bool:
         protocol, payload = ip_header[6], ip_header[40:]
         family = Family.IPV6
     else:
-        return kind == 0x0806
+        return bool(kind == 0x0806)
     a, b = support.pod(family, "a"), support.pod(family, "b")
     if destination != a or source == a:
         return True
