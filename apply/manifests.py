@@ -43,7 +43,9 @@ def read(source: Source) -> Read:
     with ExitStack() as stack:
         places = [(p, stack.enter_context(_place(p))) for p in source.paths]
         try:
-            compiled = replace(source, paths=tuple(place for _, place in places)).compile()
+            compiled = replace(source, paths=tuple(place for _, place in places)).compile(
+                shown=lambda file: _shown(file, places)
+            )
         except InputError as e:
             raise InputError([replace(d, file=_shown(d.file, places)) for d in e.diagnostics]) from e
         digest = _digest([place for _, place in places])

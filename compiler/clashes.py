@@ -1,6 +1,7 @@
 """What the API server would refuse because two objects want the same thing.
 
 Knows: allocations that are unique in a cluster. Must not know: the fields of one object (`manifests_service`), files.
+That two services share an external IP and port is no allocation: `lower` finds it, where both are the node's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ def clashes(services: Iterable[Service], pods: Iterable[Pod]) -> Iterator[Diagno
 def _services(services: Iterable[Service]) -> Iterator[Diagnostic]:
     cluster_ips: dict[str, Origin] = {}
     node_ports: dict[tuple[str, int], Origin] = {}
-    frontends: dict[tuple[str, str, int], Origin] = {}
     for service in services:
         origin = service.origin
         for ip in service.spec.cluster_ips:
@@ -39,18 +39,6 @@ def _services(services: Iterable[Service]) -> Iterator[Diagnostic]:
             if before is not origin:
                 what = f"NodePort {port}/{protocol} is that of Service {_named(before)}"
                 yield _error(origin, what, "give each its own")
-        balancer_ips = (i.ip for i in service.status.load_balancer.ingress if i.ip is not None)
-        for ip in {*service.spec.external_ips, *balancer_ips}:
-            for p in service.spec.ports:
-                before = frontends.setdefault((str(ip), p.protocol, p.port), origin)
-                if before is not origin:
-                    yield Diagnostic(
-                        origin.file,
-                        origin.line,
-                        f"{ip} port {p.port}/{p.protocol} is that of Service {_named(before)} too, which wins",
-                        "give each an address or port of its own",
-                        Severity.WARNING,
-                    )
 
 
 def _pods(pods: Iterable[Pod]) -> Iterator[Diagnostic]:

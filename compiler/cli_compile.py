@@ -177,14 +177,20 @@ def _compare(source: Source, artifacts: tuple[Artifact, ...], golden: Path, *, u
     found = list(differences(golden, artifacts))
     for text in found:
         click.echo(text, nl=False)
+    number = f"{len(found)} file{'' if len(found) == 1 else 's'}"
     if found and update:
-        click.echo(f"k8snetc: {golden} holds files that are no artifacts (any more); remove them", err=True)
+        what = (
+            "holds a file that is no artifact" if len(found) == 1 else f"holds {number} that are no artifacts"
+        )
+        click.echo(f"k8snetc: {golden}{os.sep} {what} (any more); remove what is shown above", err=True)
     elif found:
         click.echo(
-            f"k8snetc: {len(found)} of {len(artifacts)} files differ from {golden}{os.sep}; "
+            f"k8snetc: {number} of {golden}{os.sep} differ{'s' if len(found) == 1 else ''} from what is compiled; "
             "if that is meant, run again with --update",
             err=True,
         )
     elif not source.quiet:
-        click.echo(f"{len(artifacts)} files {'written to' if update else 'equal those in'} {golden}{os.sep}")
+        verb = "written to" if update else "equal to those in"
+        count = f"{len(artifacts)} file{'' if len(artifacts) == 1 else 's'}"
+        click.echo(f"{count} {verb} {golden}{os.sep}")
     return 1 if found else 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from k8snetc.compiler.source import Source
 
 FORMAT_VERSION = 1
+DOUBTFUL = "doubtful"
+"""The rule of warnings that come with reading the manifests, whatever the command."""
 
 
 def _rules(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -101,21 +104,22 @@ def lint_command(
     found = lint(manifests, backend=backend, localhost_nodeports=bool(source.options.localhost_nodeports))
     found = [f for f in found if f.rule not in ignore]
     severity = Severity.ERROR if strict else Severity.WARNING
-    located = _located(found, source.paths, data, severity)
+    told: list[tuple[Diagnostic, Finding | None]] = [
+        *((replace(w, severity=severity), None) for w in manifests.warnings if DOUBTFUL not in ignore),
+        *zip(_located(found, source.paths, data, severity), found, strict=True),
+    ]
     if form == "json":
-        click.echo(_json([_detailed(d, f) for d, f in zip(located, found, strict=True)]))
+        click.echo(_json(_detailed(d, f) if f else {**_plain(d), "rule": DOUBTFUL} for d, f in told))
     else:
-        for diagnostic, finding in zip(located, found, strict=True):
-            click.echo(f"{diagnostic} [{finding.rule}]")
+        for diagnostic, finding in told:
+            click.echo(f"{diagnostic} [{finding.rule if finding else DOUBTFUL}]")
         word = "error" if strict else "warning"
         source.say(
-            f"k8snetc: {len(found)} {word}{'' if len(found) == 1 else 's'}"
-            if found
-            else "k8snetc: no warnings"
+            f"k8snetc: {len(told)} {word}{'' if len(told) == 1 else 's'}" if told else "k8snetc: no warnings"
         )
         if not (manifests.pods or manifests.workloads):
             source.say("k8snetc: no pods and no workloads here, so what they decide was not checked")
-    return BAD_INPUT if found and strict else OK
+    return BAD_INPUT if told and strict else OK
 
 
 def _located(

@@ -1,7 +1,7 @@
 """What the API server takes but nobody can mean: warnings, with the place in the object.
 
 Knows: fields of one object. Must not know: other objects, files. Whether a selector selects anything is for `lint`,
-which sees the whole cluster.
+which sees the whole cluster, as are the rules of policies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Final
 
 from k8snetc.compiler.document import FieldPath, JsonValue
 from k8snetc.compiler.fields import Object
-from k8snetc.compiler.manifests_policy import NetworkPolicy
 from k8snetc.compiler.manifests_service import Service
 
 Doubt = tuple[FieldPath, str, str]  # where, what, what to do
@@ -47,13 +46,8 @@ _PORT_FIELDS: Final = frozenset(["appProtocol", "name", "nodePort", "port", "pro
 
 def doubts(model: Object, value: dict[str, JsonValue]) -> Iterator[Doubt]:
     """The doubts about an object; `value` is what it was made from."""
-    match model:
-        case Service():
-            yield from _service(value)
-        case NetworkPolicy():
-            yield from _policy(model)
-        case _:
-            return
+    if isinstance(model, Service):
+        yield from _service(value)
 
 
 def _service(value: dict[str, JsonValue]) -> Iterator[Doubt]:
@@ -77,21 +71,3 @@ def _unknown(mapping: dict[str, JsonValue], known: frozenset[str], path: FieldPa
         close = get_close_matches(key.casefold(), by_case, n=1, cutoff=0.7)
         fix = f"did you mean {by_case[close[0]]}?" if close else "it is ignored"
         yield (*path, key), f"a Service has no field {key!r} there", fix
-
-
-def _policy(policy: NetworkPolicy) -> Iterator[Doubt]:
-    """`except` outside its `cidr` takes nothing away."""
-    ingress = ((("spec", "ingress", i, "from"), rule.from_) for i, rule in enumerate(policy.spec.ingress))
-    egress = ((("spec", "egress", i, "to"), rule.to) for i, rule in enumerate(policy.spec.egress))
-    for path, peers in (*ingress, *egress):
-        for k, peer in enumerate(peers):
-            if peer.ip_block is None:
-                continue
-            cidr = peer.ip_block.cidr
-            for n, hole in enumerate(peer.ip_block.except_):
-                if hole.version != cidr.version or not hole.overlaps(cidr):
-                    yield (
-                        (*path, k, "ipBlock", "except", n),
-                        f"except {hole} is outside of cidr {cidr}: it takes nothing away",
-                        "correct one of the two",
-                    )

@@ -7,7 +7,7 @@ does (`pipeline`); neither is imported at start-up.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING
 
@@ -55,8 +55,11 @@ class Source:
     verbose: int = 0
     quiet: bool = False
 
-    def compile(self, watch: Watch | None = None) -> Compiled:
-        """The program. Says on stderr what was left out and what was made up. Raises `InputError`."""
+    def compile(self, watch: Watch | None = None, shown: Callable[[str], str] = str) -> Compiled:
+        """The program. Says on stderr what is doubtful, was left out or made up. Raises `InputError`.
+
+        `shown` gives a file the name that people know it by.
+        """
         from k8snetc.compiler.pipeline import Timings, compile_program, no_collector
 
         timings = Timings()
@@ -64,7 +67,7 @@ class Source:
             compiled = compile_program(
                 self.paths, self.options, assume=self.assume, watch=watch, timings=timings
             )
-        self._report(compiled.manifests, timings)
+        self._report(compiled.manifests, timings, shown)
         return compiled
 
     def say(self, text: str) -> None:
@@ -72,7 +75,9 @@ class Source:
         if not self.quiet:
             click.echo(text, err=True)
 
-    def _report(self, manifests: Manifests, timings: Timings) -> None:
+    def _report(self, manifests: Manifests, timings: Timings, shown: Callable[[str], str]) -> None:
+        for warning in manifests.warnings:
+            self.say(str(replace(warning, file=shown(warning.file))))
         if self.assume:
             click.echo(f"k8snetc: {ASSUMED}", err=True)  # also when quiet: it must not be missed
         total = sum(s.number for s in manifests.skipped)

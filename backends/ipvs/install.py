@@ -50,10 +50,7 @@ class IpvsTarget:
         self._tools = Tools(options)
 
     def desired(self, program: Program) -> State:
-        """What the program looks like here.
-
-        Raises `UnsupportedError` with all gaps at once, `InstallError` when the kernel has no module for a scheduler.
-        """
+        """What the program looks like here. Raises `UnsupportedError` with all gaps at once."""
         options = self._options
         state = state_of(
             lower(
@@ -63,12 +60,6 @@ class IpvsTarget:
                 strict_arp=options.ipvs_strict_arp,
             )
         )
-        missing = [m for m in _modules(state) if not _available(m)]
-        if missing:
-            raise InstallError(
-                f"this kernel ({os.uname().release}) lacks {', '.join(missing)}: install the modules of the kernel, "
-                "or ask for another scheduler"
-            )
         if REUSE in state.sysctls and _release() < (5, 9):
             # There, mode 1 delays a client's connection from a port used before by a second (with conntrack).
             state = replace(state, sysctls={**state.sysctls, REUSE: "0"})
@@ -99,7 +90,13 @@ class IpvsTarget:
         return changes.changes(self._aligned(live, goal), goal)
 
     def steps(self, live: State, goal: State) -> Sequence[Step]:
-        """Everything in a safe order."""
+        """Everything in a safe order. Raises `InstallError` where the kernel has no module for what `goal` needs."""
+        missing = [m for m in _modules(goal) if not _available(m)]
+        if missing:
+            raise InstallError(
+                f"this kernel ({os.uname().release}) lacks {', '.join(missing)}: install the modules of the kernel, "
+                "or ask for another scheduler"
+            )
         return tuple(self._steps(self._aligned(live, goal), goal))
 
     def dump(self, state: State) -> bytes:

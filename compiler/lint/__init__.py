@@ -19,6 +19,7 @@ __all__ = ["RULES", "Finding", "Place", "lint"]
 
 # Every rule and what it finds, for `k8snetc lint --help` and the guide.
 RULES: dict[str, str] = {
+    "doubtful": "what every command warns of: a misspelt field of a Service, two pods with one address",
     "selects-nothing": "a selector of a policy or Service that no pod, workload, namespace or node matches",
     "empty-namespace": "a policy in a namespace without pods",
     "host-network-only": "a policy that selects only host-network pods, which policy does not cover",

@@ -1,8 +1,10 @@
 """The command line as a whole: version, help, exit codes, what is said where."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from k8snetc.compiler.cli import COMMANDS
+from k8snetc.backends.registry import NAMES
+from k8snetc.compiler.cli import COMMANDS, cli, main
 
 WEB = """
 apiVersion: v1
@@ -137,6 +140,205 @@ def test_node_flags_reach_the_program(web: Path) -> None:
     done = run("compile", str(web), "--emit-ir", "--node-address", "x")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+# --- files ---
+
+
+def test_files_are_written_and_replaced_at_once(web: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a" / "out"
+    done = run("compile", str(web), "--backend", "nftables", "-o", str(out))
+    assert (done.returncode, done.stdout) == (0, "")
+    (file,) = out.iterdir()
+    assert file.name == "k8snetc.nft"
+    assert f"wrote {file}: " in done.stderr
+    printed = run("compile", str(web), "--backend", "nftables")
+    assert file.read_text() == printed.stdout
+    first = file.read_text()
+    web.write_text(WEB.replace("10.244.1.7", "10.244.1.8"))
+    assert run("compile", str(web), "--backend", "nftables", "-o", str(out), "-q").stderr == ""
+    assert file.read_text() == first.replace("10.244.1.7", "10.244.1.8") != first
+    web.write_text(WEB.replace("10.244.1.7", "10.244.1.777"))
+    before = file.read_text()
+    assert run("compile", str(web), "--backend", "nftables", "-o", str(out)).returncode == 2
+    assert file.read_text() == before
+    assert list(out.iterdir()) == [file], "nothing is left lying about"
+
+
+def test_several_files_are_one_stream_with_names(web: Path) -> None:
+    shown = run("compile", str(web), "--backend", "iptables", "-q").stdout
+    names = [line for line in shown.splitlines() if line.startswith("# ---- ")]
+    assert "# ---- iptables-nat.restore ----" in names
+    assert len(names) == len(set(names)) > 1
+
+
+def test_a_folder_that_can_not_be_written_is_an_error(web: Path) -> None:
+    assert run("compile", str(web), "--backend", "nftables", "-o", str(web)).returncode == 2
+    done = run("compile", str(web), "--backend", "nftables", "-o", "/proc/nowhere")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("k8snetc: /proc/nowhere: ")
+
+
+def test_golden_files_in_a_user_s_ci(web: Path, tmp_path: Path) -> None:
+    golden = tmp_path / "golden"
+    words = ("check", str(web), "--backend", "nftables", "--golden", str(golden))
+    missing = run(*words)
+    assert missing.returncode == 2
+    assert "--update" in missing.stderr
+    written = run(*words, "--update")
+    assert (written.returncode, written.stdout) == (0, f"1 file written to {golden}/\n")
+    assert run(*words).stdout == f"1 file equal to those in {golden}/\n"
+    assert run(*words, "-q").stdout == ""
+
+    web.write_text(WEB.replace("10.244.1.7", "10.244.1.8"))
+    changed = run(*words)
+    assert changed.returncode == 1
+    assert changed.stdout.startswith("--- golden/k8snetc.nft\n+++ k8snetc.nft\n@@ ")
+    assert next(line for line in changed.stdout.splitlines() if "10.244.1.8" in line).startswith("+")
+    assert "run again with --update" in changed.stderr
+    assert run(*words).stdout == changed.stdout, "a comparison changes nothing"
+    assert run(*words, "--update").returncode == 0
+    assert run(*words).returncode == 0
+
+    (golden / "old.nft").write_text("left over\n")
+    (golden / ".gitattributes").write_text("* -text\n")
+    extra = run(*words)
+    assert extra.returncode == 1
+    assert extra.stdout.startswith("--- golden/old.nft\n+++ /dev/null\n")
+    updated = run(*words, "--update")
+    assert updated.returncode == 1, "what is not ours is not deleted, and does not pass either"
+    assert "remove what is shown above" in updated.stderr
+    assert (golden / "old.nft").exists()
+
+
+def test_check_without_golden_files_says_what_there_is(web: Path) -> None:
+    assert run("check", str(web), "-q").stdout == ""
+    assert run("check", str(web)).stdout == "good: 1 frontends, 1 balancers, 0 enforcements\n"
+    for words in (("--update",), ("--golden", "x")):
+        done = run("check", str(web), *words)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_no_comments(web: Path) -> None:
+    assert "shop/web" in run("compile", str(web), "--backend", "iptables", "-q").stdout
+    assert "shop/web" not in run("compile", str(web), "--backend", "iptables", "-q", "--no-comments").stdout
+
+
+# --- what is said, and how it ends ---
+
+
+def test_a_misspelt_field_of_a_service_is_a_warning_of_every_command(web: Path) -> None:
+    web.write_text(WEB.replace("targetPort", "targetport"))
+    said = f"{web}:7: warning: a Service has no field 'targetport' there; did you mean targetPort?"
+    for command in (("check",), ("compile", "--emit-ir"), ("diff", str(web))):
+        done = run(command[0], str(web), *command[1:])
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr.splitlines()
+    assert run("check", str(web), "-q").stderr == ""
+
+
+def test_everything_is_compared_but_where_it_stands(web: Path, tmp_path: Path) -> None:
+    """Two folders with the same manifests at other lines are the same, whatever the back end."""
+    other = tmp_path / "other.yaml"
+    other.write_text(f"# one\n# more\n{WEB}")
+    for backend in NAMES:
+        done = run("diff", str(web), str(other), "--backend", backend)
+        assert (done.returncode, done.stdout) == (0, "No changes.\n"), (backend, done.stderr)
+    other.write_text(f"# one\n{WEB.replace('port: 8080', 'port: 8081')}")
+    for backend in NAMES:
+        done = run("diff", str(web), str(other), "--backend", backend)
+        assert done.returncode == 1, (backend, done.stderr)
+        assert "8081" in done.stdout
+
+
+def test_a_closed_pipe_and_a_full_disk() -> None:
+    code = "from k8snetc.compiler.cli import main; main()"
+    example = Path(__file__).parents[2] / "examples" / "online-boutique" / "manifests"
+    words = f"{sys.executable} -c '{code}' compile {example} --assume-addresses -q --backend ebpf"
+    piped = subprocess.run(
+        ["bash", "-c", f"{words} | head -1; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert piped.stdout.splitlines()[-1] in {"0", "141"}  # 0: all of it went into the pipe before
+    assert "Traceback" not in piped.stderr
+    full = subprocess.run(
+        ["bash", "-c", f"{words} > /dev/full"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert full.returncode == 2
+    assert full.stderr.splitlines()[-1] == "k8snetc: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("our own mistake"), 70),
+        (AssertionError(), 70),
+        (RecursionError(), 70),
+        (MemoryError(), 70),
+        (SystemExit(1), 1),  # how commands end that say "differs"
+        (KeyboardInterrupt(), 130),
+        (FileNotFoundError(2, "No such file or directory", "x"), 2),
+    ],
+)
+def test_no_uncaught_exception_ends_in_1(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "main", broken)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+
+
+def test_ctrl_c_is_130(web: Path) -> None:
+    """While it waits for standard input."""
+    command = [sys.executable, "-c", "from k8snetc.compiler.cli import main; main()", "check", "-"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        try:
+            time.sleep(0.1)
+            while process.poll() is None and not _reads_standard_input(process.pid):
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "k8snetc: interrupted"
+    assert "Traceback" not in said
+
+
+def _reads_standard_input(pid: int) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/syscall").read_text().split()
+    except OSError:
+        return False
+    return words[:2] == ["0", "0x0"]  # read(0, ...)
+
+
+def test_a_config_file_has_the_names_of_the_flags(web: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("cluster-cidr: 10.9.0.0/16\nmasqueradeAll: true\n")
+    both = run("compile", str(web), "--emit-ir", "-q", "--config", str(config))
+    assert (
+        both.stdout
+        == run(
+            "compile", str(web), "--emit-ir", "-q", "--cluster-cidr", "10.9.0.0/16", "--masquerade-all"
+        ).stdout
+    )
+    flag = run("compile", str(web), "--emit-ir", "-q", "--config", str(config), "--cluster-cidr", "none")
+    assert "cluster-is" not in flag.stdout, "a flag counts more than the file"
+    config.write_text("cluster-cider: 10.9.0.0/16\n")
+    done = run("compile", str(web), "--emit-ir", "--config", str(config))
+    assert done.returncode == 2
+    assert f"{config}:1: no option is named 'cluster-cider'" in done.stderr
 
 
 def test_start_up_imports_nothing_heavy() -> None:

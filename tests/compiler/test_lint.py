@@ -223,7 +223,16 @@ def test_finds(tmp_path: Path, name: str) -> None:
 
 def test_every_rule_has_a_case() -> None:
     found = {rule for _, expected in CASES.values() for rule, _ in expected}
-    assert found | {"localhost-node-port"} == set(RULES)
+    assert found | {"localhost-node-port", "doubtful"} == set(RULES)
+
+
+def test_what_every_command_warns_of(tmp_path: Path) -> None:
+    text = WEB + service("  selector: {app: web}\n  ports:\n  - port: 80\n    targetport: 8080\n")
+    assert findings(tmp_path, text) == [("doubtful", "targetport: 8080")]
+    assert findings(tmp_path, text, "--ignore", "doubtful") == []
+    result = run(tmp_path, text, "--strict")
+    assert result.return_value == 2
+    assert "did you mean targetPort? [doubtful]" in result.stdout
 
 
 def test_what_a_back_end_can_not_do(tmp_path: Path) -> None:

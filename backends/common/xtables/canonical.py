@@ -1,11 +1,13 @@
 """Whether two rules say the same in different words.
 
 Knows: iptables' spelling: the order of matches, defaults, numbers, addresses, quotes. Must not know: what rules
-are for. Used only where texts differ, because a grammar over all rules of a large node would take seconds.
+are for. Used only where texts differ, because a grammar over all rules of a large node would take seconds; rules that
+differ in nothing but their comment (the manifests moved, or a line was added to them) are told before that.
 """
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 from ipaddress import ip_network
@@ -40,6 +42,7 @@ _ADDRESSES = frozenset({"-s", "-d"})
 _MARKS = frozenset({"--mark", "--set-xmark", "--nfmask", "--ctmask"})
 _PROBABILITY_STEPS = 1 << 31
 """The kernel keeps a probability as an integer of 31 bits (xt_statistic), so that is what equality means."""
+_COMMENT = re.compile(r' -m comment --comment (?:"(?:[^"\\]|\\.)*"|[^"\s]+)')
 _BASIC = frozenset({"-s", "-d", "-p", "-i", "-o", "-f"})
 
 
@@ -52,7 +55,7 @@ def _grammar() -> Lark:
 
 
 def canonical(rule: str) -> tuple[object, ...]:
-    """What the rule says, comparable. Text that is no rule is only equal to itself."""
+    """What the rule says and its comment, comparable. Text that is no rule is only equal to itself."""
     from lark.exceptions import LarkError
 
     try:
@@ -111,7 +114,11 @@ def _word(name: str, word: str) -> str:
 
 
 def aligned(live: State, goal: State) -> State:
-    """`live`, with each rule that says the same as its counterpart in `goal` in the words of `goal`."""
+    """`live`, with each rule that does the same as its counterpart in `goal` in the words of `goal`.
+
+    Comments do nothing, so a rule that only has another one is no change: it gets its new comment with the next change
+    of its chain.
+    """
     tables = {}
     for key, table in live.tables.items():
         wanted = goal.table(key)
@@ -122,8 +129,22 @@ def aligned(live: State, goal: State) -> State:
 
 
 def _aligned(rules: Rules, wanted: Rules | None) -> Rules:
-    if wanted is None or rules == wanted or len(rules) != len(wanted):
+    if wanted is None or rules == wanted:
         return rules
-    return tuple(
-        w if r == w or canonical(r) == canonical(w) else r for r, w in zip(rules, wanted, strict=True)
-    )
+    words = {uncommented(w): w for w in wanted}
+    if len(rules) != len(wanted):
+        return tuple(words.get(uncommented(r), r) for r in rules)
+    pairs = zip(rules, wanted, strict=True)
+    return tuple(w if _same(r, w) else words.get(uncommented(r), r) for r, w in pairs)
+
+
+def _same(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    one, other = uncommented(one), uncommented(other)
+    return one == other or canonical(one) == canonical(other)
+
+
+def uncommented(rule: str) -> str:
+    """The rule without comments: as they are written by us and printed by iptables-save."""
+    return _COMMENT.sub("", f" {rule}")[1:] if "--comment" in rule else rule

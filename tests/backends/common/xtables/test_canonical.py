@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from k8snetc.backends.common.xtables.canonical import aligned, canonical
+from k8snetc.backends.common.xtables.canonical import aligned, canonical, uncommented
+from k8snetc.backends.common.xtables.changes import changes
 from k8snetc.backends.common.xtables.state import State, Table
 from k8snetc.ir.types import Family
 
@@ -64,3 +65,37 @@ def test_aligned_takes_the_words_of_the_goal_and_keeps_what_differs() -> None:
     table = aligned(live, goal).table(key)
     assert table.chains["K8SNETC-A"] == ("-s 10.0.0.1/32 -p tcp -j DROP", "-j A")
     assert table.hooks["OUTPUT"] == ("-j K",)
+
+
+WEB, API = "-d 10.0.0.1/32 -p tcp%s -g K8SNETC-B-1", "-d 10.0.0.2/32 -p tcp%s -g K8SNETC-B-2"
+COMMENTS = (
+    " -m comment --comment shop/web:http",
+    ' -m comment --comment "shop/web:http a.yaml:3"',
+    ' -m comment --comment "a \\"quoted\\" -m comment --comment \\\\"',
+)
+
+
+@pytest.mark.parametrize("comment", COMMENTS)
+def test_rules_are_read_without_their_comment(comment: str) -> None:
+    assert uncommented(WEB % comment) == WEB % ""
+    assert uncommented(f"{comment[1:]} -j DROP") == "-j DROP"
+    assert uncommented(WEB % "") == WEB % ""
+
+
+def test_a_comment_alone_is_no_difference() -> None:
+    """Manifests that moved to another folder, or got a line more above, are the same manifests."""
+    key = (Family.IPV4, "nat")
+    live = State({key: Table({"K8SNETC-A": (WEB % COMMENTS[0], API % COMMENTS[1])})})
+    goal = State({key: Table({"K8SNETC-A": (WEB % COMMENTS[1], API % COMMENTS[2])})})
+    assert aligned(live, goal) == goal
+    assert changes(aligned(live, goal), goal) == ()
+
+
+def test_beside_a_change_a_comment_alone_is_no_difference_either() -> None:
+    key = (Family.IPV4, "nat")
+    live = State({key: Table({"K8SNETC-A": (WEB % COMMENTS[0],)})})
+    goal = State({key: Table({"K8SNETC-A": (API % COMMENTS[2], WEB % COMMENTS[1])})})
+    found = changes(aligned(live, goal), goal)
+    assert [(c.removed, c.added) for c in found] == [((), (API % COMMENTS[2],))]
+    swapped = State({key: Table({"K8SNETC-A": (WEB % COMMENTS[2], API % COMMENTS[2])})})
+    assert changes(aligned(swapped, goal), goal), "the order of rules counts"
