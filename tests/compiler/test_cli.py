@@ -297,7 +297,10 @@ def test_no_uncaught_exception_ends_in_1(
 
 def test_ctrl_c_is_130(web: Path) -> None:
     """While it waits for standard input."""
-    command = [sys.executable, "-c", "from k8snetc.compiler.cli import main; main()", "check", "-"]
+    # A shell that starts tests in the background has them ignore the signal.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from k8snetc.compiler.cli import main; main()"
+    command = [sys.executable, "-c", code, "check", "-"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -95,3 +95,21 @@ def test_the_version_stands_in_one_place() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     sources = [p for p, text in texts().items() if p.suffix == ".py" and f'"{version}"' in text]
     assert not sources, "read the version with importlib.metadata"
+
+
+def test_the_index_lists_every_decision() -> None:
+    folder = Path("docs", "decisions")
+    pages = sorted(p.name for p in files() if p.parent == folder and p.name != "README.md")
+    listed = re.findall(r"^\| \[(\d{4})\]\((\d{4}-[\w-]+\.md)\) \| ", (ROOT / folder / "README.md").read_text(), re.MULTILINE)
+    assert [name for _, name in listed] == pages, "in the order of their numbers, each once"
+    assert all(name.startswith(f"{number}-") for number, name in listed)
+    numbers = [number for number, _ in listed]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_decisions_that_are_cited_exist() -> None:
+    pages = {p.name[:4] for p in files() if p.parent == Path("docs", "decisions")}
+    cited = {
+        (str(path), number) for path, text in texts().items() for number in re.findall(r"decisions/(\d{4})", text)
+    }
+    assert not [(path, number) for path, number in sorted(cited) if number not in pages]
