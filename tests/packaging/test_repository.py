@@ -100,8 +100,10 @@ def test_the_version_stands_in_one_place() -> None:
 def test_the_index_lists_every_decision() -> None:
     folder = Path("docs", "decisions")
     pages = sorted(p.name for p in files() if p.parent == folder and p.name != "README.md")
-    listed = re.findall(r"^\| \[(\d{4})\]\((\d{4}-[\w-]+\.md)\) \| ", (ROOT / folder / "README.md").read_text(), re.MULTILINE)
-    assert [name for _, name in listed] == pages, "in the order of their numbers, each once"
+    listed = re.findall(
+        r"^\| \[(\d{4})\]\((\d{4}-[\w-]+\.md)\) \| ", (ROOT / folder / "README.md").read_text(), re.MULTILINE
+    )
+    assert sorted(name for _, name in listed) == pages, "each once"
     assert all(name.startswith(f"{number}-") for number, name in listed)
     numbers = [number for number, _ in listed]
     assert len(set(numbers)) == len(numbers)
@@ -110,6 +112,8 @@ def test_the_index_lists_every_decision() -> None:
 def test_decisions_that_are_cited_exist() -> None:
     pages = {p.name[:4] for p in files() if p.parent == Path("docs", "decisions")}
     cited = {
-        (str(path), number) for path, text in texts().items() for number in re.findall(r"decisions/(\d{4})", text)
+        (str(path), number)
+        for path, text in texts().items()
+        for number in re.findall(r"decisions/(\d{4})", text)
     }
     assert not [(path, number) for path, number in sorted(cited) if number not in pages]
