@@ -1,6 +1,6 @@
 """What must hold between the parts of a program. Run after lowering and after each pass.
 
-Knows: references, duplicates, families. Must not know: what values check of themselves on construction.
+Knows: references, duplicates, families, prefixes. Must not know: what values check of themselves on construction.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 from k8snetc.ir.addresses import range_of
-from k8snetc.ir.types import AddressSet, Balance, Balancer, Enforcement, Frontend, Program
+from k8snetc.ir.types import AddressSet, Balance, Balancer, Enforcement, Family, Frontend, Prefix, Program
 
 
 class InvalidProgramError(Exception):
@@ -63,9 +63,33 @@ def _matches(program: Program) -> Iterator[str]:
 
 
 def _families(program: Program) -> Iterator[str]:
-    for frontend in program.frontends:
-        if frontend.family not in program.node.families:
-            yield f"frontend {frontend.service} is of a family that the node has not"
+    families = program.node.families
+    if len(set(families)) == len(Family):
+        return
+    named = (
+        *((f"frontend {f.service}", f.family) for f in program.frontends),
+        *((f"balancer {b.name}", b.family) for b in program.balancers),
+        *((f"set {s.name}", s.family) for s in program.sets),
+        *((f"enforcement {e.name}", e.family) for e in program.enforcements),
+    )
+    for who, family in named:
+        if family not in families:
+            yield f"{who} is of a family that the node has not"
+
+
+def _memories(program: Program) -> Iterator[str]:
+    """Balancers that share their memory of clients agree on what it is."""
+    first: dict[str, Balancer] = {}
+    for balancer in program.balancers:
+        if balancer.affinity is None:
+            continue
+        other = first.setdefault(balancer.affinity.key, balancer)
+        mine = balancer.affinity, balancer.family, balancer.protocol
+        if mine != (other.affinity, other.family, other.protocol):
+            yield (
+                f"balancers {other.name} and {balancer.name} share the memory {balancer.affinity.key} "
+                "and differ in its time, family or protocol"
+            )
 
 
 def _balances(program: Program) -> Iterator[str]:
@@ -106,9 +130,19 @@ def _refusals(program: Program) -> Iterator[str]:
 
 def _prefixes(program: Program) -> Iterator[str]:
     for one in program.sets:
+        odd = [p for p in one.prefixes if not _is_prefix(one.family, p)]
+        if odd:
+            yield f"set {one.name} holds what is no prefix: {odd[0].value}/{odd[0].length}"
+            continue
         ranges = [range_of(one.family, p) for p in one.prefixes]
         if any(a[1] >= b[0] for a, b in pairwise(ranges)):
             yield f"set {one.name} is not sorted and disjoint"
+
+
+def _is_prefix(family: Family, prefix: Prefix) -> bool:
+    value, length = prefix
+    bits = family.bits
+    return 0 <= length <= bits and 0 <= value < 1 << bits and not value & ((1 << (bits - length)) - 1)
 
 
 def _peers(program: Program) -> Iterator[str]:
@@ -137,7 +171,8 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Program], Iterator[str]]], ...] 
     (("enforcements",), _enforcement_names),
     (("admissions",), _admissions),
     (("frontends",), _matches),
-    (("frontends", "node"), _families),
+    (("frontends", "balancers", "sets", "enforcements", "node"), _families),
+    (("balancers",), _memories),
     (("frontends", "balancers"), _balances),
     (("frontends", "sets"), _sources),
     (("sets", "rejects", "drops"), _refusals),
