@@ -27,14 +27,18 @@ class Dataplane:
     lets_in: bool = True  # whether it can open a port that somebody else's rule closes
     options: InstallOptions = field(default_factory=InstallOptions)
     sockets: bool = False
+    # Whether two connections from one port of a client to one endpoint, through two of its addresses, are told apart.
+    tells_apart: bool = True
 
 
 ALL = (
     Dataplane("iptables-legacy", "iptables", options=InstallOptions(iptables="legacy")),
     Dataplane("iptables-nft", "iptables", options=InstallOptions(iptables="nft")),
     Dataplane("nftables", "nftables", lets_in=False),
-    Dataplane("ebpf-packets", "ebpf", lets_in=False, options=InstallOptions(no_cgroup=True)),
-    Dataplane("ebpf-sockets", "ebpf", lets_in=False, sockets=True),
+    Dataplane(
+        "ebpf-packets", "ebpf", tells_apart=False, lets_in=False, options=InstallOptions(no_cgroup=True)
+    ),
+    Dataplane("ebpf-sockets", "ebpf", tells_apart=False, lets_in=False, sockets=True),
 )
 IN_VM = pytest.param(
     Dataplane("ipvs", "ipvs", options=InstallOptions(iptables="nft")), id="ipvs", marks=pytest.mark.vm

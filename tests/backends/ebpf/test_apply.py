@@ -67,7 +67,7 @@ def test_connections_through_many_applies(cluster: Cluster, sockets: bool) -> No
     assert changed == 2
     for one in traffic:
         report = one.stop()
-        assert report.started > 100
+        assert report.started > 50  # there was traffic all along; how much depends on how long an apply takes
         assert not report.failed, report
     for flow in flows:
         ended = flow.close()
