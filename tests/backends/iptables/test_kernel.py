@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 import time
 from collections import Counter
 from ipaddress import ip_address, ip_network
@@ -197,9 +198,8 @@ def test_shares_follow_weights(shared_cluster: Cluster, variant: str) -> None:
 def test_a_large_balancer_draws_from_all_its_endpoints(shared_cluster: Cluster, variant: str) -> None:
     """Sixty endpoints, so a tree; only w1's own addresses answer, all on one port each."""
     ports = range(21000, 21060)
-    script = (
-        "import socket,sys,time\nkeep=[]\nfor p in range(21000,21060):\n s=socket.socket();s.bind(('',p));"
-    )
+    script = "import socket,sys,time\nkeep=[]\nfor p in range(21000,21060):\n s=socket.socket();"
+    script += "s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1);s.bind(('',p));"
     script += "s.listen(512);keep.append(s)\nprint('ready',flush=True)\ntime.sleep(600)\n"
     ends = tuple(Endpoint(C, port) for port in ports)
     put(shared_cluster, Program(NODE, (balancer(*ends),), (cluster_ip("b"),)), variant)
@@ -391,27 +391,35 @@ def test_a_cut_connection_is_not_revived_by_its_server(shared_cluster: Cluster, 
     everyone = (Rule(Verdict.ALLOW, None, TCP),)
     wide = Program(NODE, enforcements=(Enforcement("in", V4, Direction.INGRESS, (A,), rules=everyone),))
     put(shared_cluster, wide, variant)
-    server = shared_cluster.popen("pod/shop/a", ["python3", "-uc", STREAM_SERVER])
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    client = shared_cluster.popen("pod/shop/c", ["python3", "-uc", STREAM_CLIENT, str(A)])
-    assert client.stdout is not None
+    processes = [shared_cluster.popen("pod/shop/a", ["python3", "-uc", STREAM_SERVER])]
     try:
-        assert int(client.stdout.readline()) > 0
+        port = _line(processes[0])
+        processes.append(shared_cluster.popen("pod/shop/c", ["python3", "-uc", STREAM_CLIENT, str(A), port]))
+        client = processes[1]
+        assert int(_line(client)) > 0
         put_tables(shared_cluster, shut, variant)
         assert shared_cluster.call("node/w1", conntrack.cut, wide, shut) == 1
         time.sleep(0.3)
-        first = [int(client.stdout.readline()) for _ in range(8)]
+        first = [int(_line(client)) for _ in range(8)]
     finally:
-        for process in (server, client):
+        for process in processes:
             process.kill()
             process.communicate()
     assert first[-1] == first[-2] == first[-3], f"bytes still arrive: {first}"
 
 
+def _line(process: subprocess.Popen[str]) -> str:
+    """The next line that a process prints; fails with what it said instead."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"it ended with {process.wait(10)}"
+    return line.strip()
+
+
+# A port that the kernel chooses: what was cut holds its port for a while after both ends are gone.
 STREAM_SERVER = """
 import socket, time
-s = socket.socket(); s.bind(("", 21000)); s.listen(); print("ready", flush=True)
+s = socket.socket(); s.listen(); print(s.getsockname()[1], flush=True)
 c, _ = s.accept()
 c.setblocking(False)
 while True:
@@ -421,7 +429,7 @@ while True:
 """
 STREAM_CLIENT = """
 import socket, sys, time
-s = socket.create_connection((sys.argv[1], 21000), 5); s.settimeout(0.1)
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5); s.settimeout(0.1)
 total, told = 0, time.monotonic()
 while True:
     try: total += len(s.recv(65536))
