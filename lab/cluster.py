@@ -10,6 +10,7 @@ import itertools
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -176,14 +177,22 @@ class Cluster:
         node = self.topology.node_of(place)
         mount = None if node is None else f"/proc/{self._agents[node].pid}/ns/mnt"
         reader, writer = os.pipe()
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             os.close(reader)
+            # A child that outlives a killed parent would keep the lab's namespaces alive.
+            syscalls.die_with(parent)
             _child(writer, str(net), mount, lambda: function(*args, **kwargs))
         os.close(writer)
-        with os.fdopen(reader, "rb") as pipe:
-            data = pipe.read()
-        _, status = os.waitpid(pid, 0)
+        try:
+            with os.fdopen(reader, "rb") as pipe:
+                data = pipe.read()
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            _, status = os.waitpid(pid, 0)
         if not data:
             raise LabError(f"the child in {place} ended with status {os.waitstatus_to_exitcode(status)}")
         ok, value = pickle.loads(data)  # noqa: S301 - written by our own child

@@ -1,4 +1,4 @@
-"""The few system calls that Python 3.11 does not offer: namespaces and mounts.
+"""The few system calls that Python 3.11 does not offer: namespaces, mounts, and to end with one's parent.
 
 Knows the C library. Must not know what the namespaces are for.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
@@ -15,6 +16,7 @@ MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_SLAVE = 0x80000
 MNT_DETACH = 2
+_PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,3 +49,10 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
     """umount2(2). Raises OSError that names the target."""
     _check(_libc.umount2(target.encode(), flags), f"unmount {target}")
+
+
+def die_with(parent: int) -> None:
+    """Be killed as soon as `parent` ends, whose forked child this is; at once if it has ended (prctl(2))."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL)), "prctl")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -305,17 +305,25 @@ def test_a_failure_while_building_removes_what_was_built(monkeypatch: pytest.Mon
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
 from k8snetc.lab.cluster import Cluster
 from tests.support.lab import small
+def stubborn():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    ready()
+    time.sleep(60)
+def ready():
+    print(c.name, *[a.pid for a in c._agents.values()], flush=True)
 c = Cluster(small())
-print(c.name, *[a.pid for a in c._agents.values()], flush=True)
+if "call" in sys.argv: c.call("node/w1", stubborn)
+ready()
 time.sleep(60)
 """
 
 
-def _start_child() -> tuple[subprocess.Popen[str], str, list[int]]:
-    child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True)
+def _start_child(*words: str) -> tuple[subprocess.Popen[str], str, list[int]]:
+    child = subprocess.Popen([sys.executable, "-c", CHILD, *words], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     name, *agents = child.stdout.readline().split()
     return child, name, [int(a) for a in agents]
@@ -333,6 +341,16 @@ def test_a_killed_lab_is_removed_by_its_agents(number: signal.Signals) -> None:
     child, name, _agents = _start_child()
     with child:
         assert _left(name)
+        child.send_signal(number)
+        child.wait(20)
+        _wait_gone(name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_call_ends_with_the_lab(number: signal.Signals) -> None:
+    """What runs inside a node, also if it puts signals off, keeps nothing of a killed lab."""
+    child, name, _agents = _start_child("call")
+    with child:
         child.send_signal(number)
         child.wait(20)
         _wait_gone(name)
