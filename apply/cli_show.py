@@ -26,7 +26,10 @@ from k8snetc.apply.session import Session, session
 from k8snetc.compiler.source import Source, optional_manifest_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from k8snetc.backends.base import Artifact
+    from k8snetc.backends.target import Section
 
 
 @click.command("diff")
@@ -249,6 +252,7 @@ def status_command(*, node: OnNode, form: str) -> int:
         receipt, program = now
         plan = here.plan(program, {}, f"receipt {receipt.number}")
         history = [receipts.load(here.store, n) for n in receipts.numbers(here.store)]
+        details = here.target.details(program)
     if form == "json":
         data = {
             "format_version": 1,
@@ -258,11 +262,32 @@ def status_command(*, node: OnNode, form: str) -> int:
             "interrupted": left,
             "receipts": [asdict(r) for r in history],
             "warnings": list(plan.warnings),
+            "details": {s.name: [dict(zip(s.columns, row, strict=True)) for row in s.rows] for s in details},
         }
         click.echo(json.dumps(data, indent=2))
     else:
         _print_status(receipt, plan, left, history)
+        for section in details:
+            click.echo("\n".join(_table(section)))
     return int(bool(plan.changes) or bool(left))
+
+
+def _table(section: Section) -> Iterator[str]:
+    """A section for people: its name, then columns; numbers to the right."""
+    yield section.name
+    if not section.rows:
+        yield "  (none)"
+        return
+    rows = [section.columns, *section.rows]
+    texts = [[f"{c:,}" if isinstance(c, int) else clean(c) for c in row] for row in rows]
+    widths = [max(len(t) for t in column) for column in zip(*texts, strict=True)]
+    right = [all(isinstance(row[i], int) or not row[i] for row in section.rows) for i in range(len(widths))]
+    for row in texts:
+        cells = (
+            text.rjust(w) if number else text.ljust(w)
+            for text, w, number in zip(row, widths, right, strict=True)
+        )
+        yield ("  " + "  ".join(cells)).rstrip()
 
 
 def places(plan: Plan) -> str:

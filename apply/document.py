@@ -127,6 +127,7 @@ def _options(data: Mapping[str, object]) -> InstallOptions:
         pod_interfaces=_words(data["pod_interfaces"]),
         cgroup=None if data["cgroup"] is None else str(data["cgroup"]),
         no_cgroup=data["no_cgroup"] is True,
+        ebpf_counters=data["ebpf_counters"] is True,
     )
     if {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(made).items()} != data:
         raise ValueError("its options are those of another version")

@@ -14,7 +14,7 @@ import click
 
 from k8snetc.backends.registry import NAMES
 from k8snetc.backends.target import InstallOptions, Target, target_for
-from k8snetc.compiler.source import IPVS_OPTIONS, Command
+from k8snetc.compiler.source import EBPF_OPTIONS, IPVS_OPTIONS, Command
 
 STATE_DIR = Path("/run/k8snetc")
 
@@ -52,6 +52,7 @@ def node_command(command: Command) -> Command:
         wait: int,
         ipvs_scheduler: str,
         ipvs_strict_arp: bool,
+        ebpf_counters: bool,
         uplink: tuple[str, ...],
         pod_interface: tuple[str, ...],
         cgroup: str | None,
@@ -66,6 +67,7 @@ def node_command(command: Command) -> Command:
             wait=wait,
             ipvs_scheduler=ipvs_scheduler,
             ipvs_strict_arp=ipvs_strict_arp,
+            ebpf_counters=ebpf_counters,
             uplinks=uplink,
             pod_interfaces=pod_interface,
             cgroup=cgroup,
@@ -103,6 +105,7 @@ _OPTIONS: tuple[_Decorator, ...] = (
         help="How long to wait for the lock of xtables when another program holds it.",
     ),
     *IPVS_OPTIONS,
+    *EBPF_OPTIONS,
     click.option(
         "--uplink",
         multiple=True,

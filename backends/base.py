@@ -45,12 +45,14 @@ class EmitOptions:
     """How artifacts are written. `comments`: rules carry the origin where the target has comments.
 
     `ipvs_scheduler` is for Services that ask for none (`name` or `name:flag,flag`); `ipvs_strict_arp`: nobody outside
-    learns that the node has the service addresses. Both are named as kube-proxy names them.
+    learns that the node has the service addresses. Both are named as kube-proxy names them. `ebpf_counters`: the
+    generated programs count, and record what policy denies.
     """
 
     comments: bool = True
     ipvs_scheduler: str = "rr"
     ipvs_strict_arp: bool = False
+    ebpf_counters: bool = True
 
 
 class Backend(Protocol):

@@ -67,6 +67,18 @@ class Change:
         return "-" if self.removed else "+"
 
 
+Cell = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table of `status`: its name (a word, also the key in JSON), its columns and rows."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
     """How to install, for all back ends together; each takes what concerns it.
@@ -85,11 +97,12 @@ class InstallOptions:
     pod_interfaces: tuple[str, ...] = ()
     cgroup: str | None = None
     no_cgroup: bool = False
+    ebpf_counters: bool = True
 
     @property
     def emit(self) -> EmitOptions:
         """The same for `Backend.compile`."""
-        return EmitOptions(self.comments, self.ipvs_scheduler, self.ipvs_strict_arp)
+        return EmitOptions(self.comments, self.ipvs_scheduler, self.ipvs_strict_arp, self.ebpf_counters)
 
 
 class Target(Protocol[S]):
@@ -145,6 +158,10 @@ class Target(Protocol[S]):
         Those are UDP flows to an endpoint that their service no longer has, and flows that policy denies now.
         `old` None: not known what ran before. (`backends.common.conntrack` does it for what rests on netfilter.)
         """
+        ...
+
+    def details(self, program: Program) -> tuple[Section, ...]:
+        """What `status` shows of what runs, beyond whether it is there: `program` is what was installed last."""
         ...
 
     def warnings(self) -> tuple[str, ...]:

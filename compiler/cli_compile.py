@@ -15,7 +15,7 @@ import click
 
 from k8snetc.backends.base import EmitOptions
 from k8snetc.backends.registry import NAMES
-from k8snetc.compiler.source import IPVS_OPTIONS, Command, manifest_options
+from k8snetc.compiler.source import EBPF_OPTIONS, IPVS_OPTIONS, Command, manifest_options
 
 if TYPE_CHECKING:
     from k8snetc.backends.base import Artifact
@@ -28,8 +28,10 @@ def artifact_options(command: Command) -> Command:
     """Which back end, and how its text is written; the command gets `backend` and `emit: EmitOptions`."""
 
     @wraps(command)
-    def wrapped(*, comments: bool, ipvs_scheduler: str, ipvs_strict_arp: bool, **kwargs: object) -> object:
-        emit = EmitOptions(comments, ipvs_scheduler, ipvs_strict_arp)
+    def wrapped(
+        *, comments: bool, ipvs_scheduler: str, ipvs_strict_arp: bool, ebpf_counters: bool, **kwargs: object
+    ) -> object:
+        emit = EmitOptions(comments, ipvs_scheduler, ipvs_strict_arp, ebpf_counters)
         return command(emit=emit, **kwargs)
 
     decorated: Command = wrapped
@@ -43,6 +45,7 @@ def artifact_options(command: Command) -> Command:
                 help="Let each rule carry the manifest object it comes from, where the target has comments.",
             ),
             *IPVS_OPTIONS,
+            *EBPF_OPTIONS,
         )
     ):
         decorated = option(decorated)

@@ -44,6 +44,16 @@ IPVS_OPTIONS = (
 )
 """What concerns the IPVS back end, named as kube-proxy names it; for commands that compile and that install."""
 
+EBPF_OPTIONS = (
+    click.option(
+        "--ebpf-counters/--no-ebpf-counters",
+        default=True,
+        show_default=True,
+        help="Let the eBPF programs count (`status` shows it), and record what policy denies for `monitor`.",
+    ),
+)
+"""What concerns the eBPF back end, for commands that compile and that install."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

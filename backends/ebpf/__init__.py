@@ -19,7 +19,7 @@ class EbpfBackend:
         from k8snetc.backends.ebpf.emit import emit
         from k8snetc.backends.ebpf.lower import lower
 
-        return emit(lower(program), options)
+        return emit(lower(program, counters=options.ebpf_counters), options)
 
 
 BACKEND: Backend = EbpfBackend()

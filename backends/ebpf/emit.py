@@ -21,6 +21,8 @@ TABLES = "k8snetc.tables"
 HOOKS = "k8snetc.hooks"
 
 CONNECTIONS = 262144  # entries; a service's connection takes three, masqueraded four
+COUNTED_OBJECTS = 131072  # services' and policies' counters that fit; what comes after is not counted
+DENIALS_BYTES = 262144  # of the ring: some 4,000 records
 DATAGRAM_TIMEOUT = 180  # seconds: nf_conntrack_udp_timeout_stream was 180 until Linux 5.1
 
 _CRC_POLYNOMIAL = 0x82F63B78  # CRC32c, bits reflected
@@ -49,6 +51,9 @@ def program(model: Model) -> str:
             tables={f.value: features.of(f) for f in Family},
             connections=CONNECTIONS,
             datagram_timeout=DATAGRAM_TIMEOUT,
+            counted_objects=COUNTED_OBJECTS,
+            denials_bytes=DENIALS_BYTES,
+            counted=_counted if features.counters else _uncounted,
             crc_powers=", ".join(f"{p:#010x}" for p in _crc_powers()),
         )
     )
@@ -93,6 +98,15 @@ def hook_list(model: Model) -> list[tuple[str, str]]:
         for hook in ("connect", "sendmsg", "recvmsg", "getpeername"):
             out += [(f"{hook}{f.value}", f"cgroup {hook}{f.value}") for f in features.socket_families]
     return out
+
+
+def _counted(verdict: str, why: str) -> str:
+    """The verdict as an expression that also counts it."""
+    return f"counted({verdict}, COUNT_{why})"
+
+
+def _uncounted(verdict: str, _why: str) -> str:
+    return verdict
 
 
 def _crc_powers() -> list[int]:

@@ -41,7 +41,7 @@ class FamilyFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The needs of a program. `port_sets`: some policy tells ports apart."""
+    """The needs of a program. `port_sets`: some policy tells ports apart. `counters`: counted, and denials recorded."""
 
     ipv4: FamilyFeatures = FamilyFeatures()
     ipv6: FamilyFeatures = FamilyFeatures()
@@ -50,6 +50,7 @@ class Features:
     detects_interface: bool = False
     port_sets: bool = False
     drop_invalid: bool = False
+    counters: bool = False
 
     def of(self, family: Family) -> FamilyFeatures:
         """The needs of one family."""
@@ -98,6 +99,7 @@ class Features:
         yield "detects_interface", self.detects_interface
         yield "port_sets", self.port_sets
         yield "drop_invalid", self.drop_invalid
+        yield "counters", self.counters
 
     @property
     def summary(self) -> str:
@@ -110,13 +112,15 @@ class Features:
         return ", ".join(n for n, on in self.names() if not on) or "nothing"
 
 
-def features_of(program: Program) -> Features:
-    """What the program needs."""
+def features_of(program: Program, *, counters: bool = True) -> Features:
+    """What the program needs. `counters`: whether somebody wants them; a program that does nothing has none."""
     frontends = program.frontends
     rules = [r for e in program.enforcements for r in (*e.admin, *e.rules, *e.baseline)]
+    ipv4, ipv6 = (_family(program, f) for f in Family)
     return Features(
-        ipv4=_family(program, Family.IPV4),
-        ipv6=_family(program, Family.IPV6),
+        ipv4=ipv4,
+        ipv6=ipv6,
+        counters=counters and bool(ipv4 or ipv6),
         sctp=any(f.protocol is Protocol.SCTP for f in frontends),
         localhost=program.node.localhost_nodeports
         and any(f.exposure is Exposure.NODE_PORT for f in frontends),

@@ -14,7 +14,9 @@ from k8snetc.backends.ebpf.pins import Entry
 from k8snetc.backends.ebpf.state import Constants, Content, State
 from k8snetc.backends.target import InstallError
 
-_SHARED = re.compile(r"(connections|fragments|sockets|datagrams|affinity)[46]$")
+_SHARED = re.compile(
+    r"(connections|fragments|sockets|datagrams|affinity)[46]$|(verdict|service|policy)_counts$|denials$|watching$"
+)
 # The hook whose program holds a generation's tables: every program has it.
 _HOLDER = "from_pod"
 

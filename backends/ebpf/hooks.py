@@ -79,6 +79,11 @@ def attach(attachment: Attachment, cgroup: str | None, folder: Path = FOLDER) ->
         os.close(program)
 
 
+def is_link(attachment: Attachment, folder: Path = FOLDER) -> bool:
+    """Whether a link attaches it; otherwise a clsact filter does."""
+    return _path(attachment, folder).exists()
+
+
 def detach(attachment: Attachment, folder: Path = FOLDER) -> None:
     """Undo `attach`."""
     path = _path(attachment, folder)

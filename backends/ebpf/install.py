@@ -6,14 +6,14 @@ Knows: the order in which a generation replaces another. Must not know journals,
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from k8snetc.backends.ebpf import generation, hooks, node, state
 from k8snetc.backends.ebpf.lower import lower
 from k8snetc.backends.ebpf.pins import FOLDER, Entry, leftovers, remove
 from k8snetc.backends.ebpf.state import Attachment, State
-from k8snetc.backends.target import Change, InstallError, InstallOptions, Step
+from k8snetc.backends.target import Change, InstallError, InstallOptions, Section, Step
 from k8snetc.ir.types import Program
 
 _CGROUPS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
@@ -42,7 +42,8 @@ class EbpfTarget:
         pods = facts.pods(self._options.pod_interfaces, uplinks)
         path = self._cgroup()
         number = None if path is None else os.stat(path).st_ino
-        return state.state_of(lower(program), program, facts, node.Sites(uplinks, pods, number))
+        model = lower(program, counters=self._options.ebpf_counters)
+        return state.state_of(model, program, facts, node.Sites(uplinks, pods, number))
 
     def empty(self) -> State:
         """Nothing of ours."""
@@ -82,7 +83,9 @@ class EbpfTarget:
         Where nothing was attached before, nothing is in force until the switch is made and the hooks are attached.
         """
         entry = Entry(self._folder)
-        out: list[Step] = [Step("collect leftovers", lambda: _collect(self._folder))]
+        out: list[Step] = []
+        if any(True for _ in _left(self._folder)):
+            out.append(Step("collect leftovers", lambda: _collect(self._folder)))
         if not goal.source:
             out += [_detach(a, self._folder) for a in live.attachments]
             out.append(Step("remove programs and tables", lambda: remove(self._folder)))
@@ -105,9 +108,17 @@ class EbpfTarget:
 
     def cut(self, old: Program | None, new: Program) -> int:
         """Forget flows to endpoints that are gone; what policy denies is judged again by the programs themselves."""
+        from k8snetc.backends.ebpf import counters
         from k8snetc.backends.ebpf.cut import cut
 
+        counters.collect(Entry(self._folder), new)
         return cut(new, Entry(self._folder))
+
+    def details(self, program: Program) -> tuple[Section, ...]:
+        """Programs, attach points, tables, counters."""
+        from k8snetc.backends.ebpf.report import report
+
+        return report(Entry(self._folder), program)
 
     def warnings(self) -> tuple[str, ...]:
         """Nothing runs before a program at tc ingress and cgroup hooks, other than programs of the same kind."""
@@ -169,8 +180,14 @@ def void(_: object) -> None:
     """Drop a result."""
 
 
+def _left(folder: Path) -> Iterator[Path]:
+    """What a killed process or an interface that went away has left."""
+    yield from leftovers(folder)
+    yield from hooks.stale(folder)
+
+
 def _collect(folder: Path) -> None:
-    for path in (*leftovers(folder), *hooks.stale(folder)):
+    for path in tuple(_left(folder)):
         remove(path)
 
 

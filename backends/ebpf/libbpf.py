@@ -27,7 +27,16 @@ CGROUP_HOOKS = {
     "getpeername6": 30,
 }
 # `enum bpf_map_type`
-MAP_KINDS = {1: "hash", 2: "array", 11: "lpm"}
+MAP_KINDS = {
+    1: "hash",
+    2: "array",
+    3: "programs",
+    5: "per-CPU hash",
+    6: "per-CPU array",
+    9: "LRU hash",
+    11: "LPM trie",
+    27: "ring",
+}
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -52,7 +61,8 @@ class BpfError(InstallError):
 
 
 @cache
-def _lib() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """The handle, with the signatures that are used. Raises InstallError."""
     try:
         from bcc.libbcc import lib
     except ImportError as error:
@@ -100,6 +110,11 @@ def _lib() -> ctypes.CDLL:
         "bpf_link_update": (number, [number, number, pointer]),
         "bpf_prog_test_run_opts": (number, [number, pointer]),
         "libbpf_set_print": (pointer, [pointer]),
+        "libbpf_num_possible_cpus": (number, []),
+        "ring_buffer__new": (pointer, [number, pointer, pointer, pointer]),
+        "ring_buffer__poll": (number, [pointer, number]),
+        "ring_buffer__consume": (number, [pointer]),
+        "ring_buffer__free": (None, [pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(handle, name)
@@ -108,7 +123,8 @@ def _lib() -> ctypes.CDLL:
     return handle
 
 
-def _check(result: int, what: str) -> int:
+def check(result: int, what: str) -> int:
+    """The result of a call, or BpfError when it says that it failed."""
     if result < 0:
         raise BpfError(what, -result if result != -1 else ctypes.get_errno() or errno.EINVAL)
     return result
@@ -145,14 +161,14 @@ class Map:
         done = 0
         while done < count:
             part = ctypes.c_uint32(min(count - done, 65536))
-            result = _lib().bpf_map_update_batch(
+            result = library().bpf_map_update_batch(
                 self.fd,
                 keys[done * self.key_size : (done + part.value) * self.key_size],
                 values[done * self.value_size : (done + part.value) * self.value_size],
                 ctypes.byref(part),
                 None,
             )
-            _check(result, f"table {self.name}: writing {count} elements into {self.capacity} places")
+            check(result, f"table {self.name}: writing {count} elements into {self.capacity} places")
             done += part.value
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
@@ -168,11 +184,11 @@ class Map:
         first = True
         while True:
             count = ctypes.c_uint32(size)
-            result = _lib().bpf_map_lookup_batch(
+            result = library().bpf_map_lookup_batch(
                 self.fd, None if first else place, place, keys, values, ctypes.byref(count), None
             )
             if result < 0 and -result != errno.ENOENT:
-                _check(result, f"reading table {self.name}")
+                check(result, f"reading table {self.name}")
             for i in range(count.value):
                 yield (
                     keys.raw[i * self.key_size : (i + 1) * self.key_size],
@@ -185,7 +201,7 @@ class Map:
     def _walk(self) -> Iterator[tuple[bytes, bytes]]:
         key: bytes | None = None
         following = ctypes.create_string_buffer(self.key_size)
-        while _lib().bpf_map_get_next_key(self.fd, key, following) == 0:
+        while library().bpf_map_get_next_key(self.fd, key, following) == 0:
             key = following.raw
             value = self.get(key)
             if value is not None:
@@ -194,22 +210,22 @@ class Map:
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, or None."""
         value = ctypes.create_string_buffer(self.value_size)
-        result = _lib().bpf_map_lookup_elem(self.fd, key, value)
+        result = library().bpf_map_lookup_elem(self.fd, key, value)
         if result == -errno.ENOENT:
             return None
-        _check(result, f"reading table {self.name}")
+        check(result, f"reading table {self.name}")
         return value.raw
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write one element."""
-        _check(_lib().bpf_map_update_elem(self.fd, key, value, 0), f"writing table {self.name}")
+        check(library().bpf_map_update_elem(self.fd, key, value, 0), f"writing table {self.name}")
 
     def delete(self, key: bytes) -> bool:
         """Delete one element; False if it is not there."""
-        result = _lib().bpf_map_delete_elem(self.fd, key)
+        result = library().bpf_map_delete_elem(self.fd, key)
         if result == -errno.ENOENT:
             return False
-        _check(result, f"deleting from table {self.name}")
+        check(result, f"deleting from table {self.name}")
         return True
 
     def close(self) -> None:
@@ -221,7 +237,7 @@ def map_of(fd: int) -> Map:
     """What is behind a descriptor."""
     info = _MapInfo()
     size = ctypes.c_uint32(ctypes.sizeof(info))
-    _check(_lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a map")
+    check(library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a map")
     return Map(fd, info.name.decode(), info.type, info.key_size, info.value_size, info.max_entries)
 
 
@@ -229,18 +245,18 @@ def map_id(fd: int) -> int:
     """The number of a map."""
     info = _MapInfo()
     size = ctypes.c_uint32(ctypes.sizeof(info))
-    _check(_lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a map")
+    check(library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a map")
     return int(info.id)
 
 
 def map_by_id(number: int) -> Map:
     """Open a map by its number."""
-    return map_of(_check(_lib().bpf_map_get_fd_by_id(number), f"opening map {number}"))
+    return map_of(check(library().bpf_map_get_fd_by_id(number), f"opening map {number}"))
 
 
 def blob(name: str, data: bytes) -> Map:
     """A map that holds nothing but these bytes."""
-    fd = _check(_lib().bpf_map_create(2, name.encode(), 4, len(data), 1, None), f"making table {name}")
+    fd = check(library().bpf_map_create(2, name.encode(), 4, len(data), 1, None), f"making table {name}")
     made = Map(fd, name, 2, 4, len(data), 1)
     made.put(bytes(4), data)
     return made
@@ -283,15 +299,15 @@ def program_info(fd: int) -> ProgramInfo:
     info.nr_map_ids = 64
     info.map_ids = ctypes.addressof(numbers)
     size = ctypes.c_uint32(ctypes.sizeof(info))
-    _check(
-        _lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a program"
+    check(
+        library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a program"
     )
     return ProgramInfo(info.id, info.name.decode(), tuple(numbers[: info.nr_map_ids]), info.xlated_prog_len)
 
 
 def program_by_id(number: int) -> int:
     """Open a program by its number."""
-    return _check(_lib().bpf_prog_get_fd_by_id(number), f"opening program {number}")
+    return check(library().bpf_prog_get_fd_by_id(number), f"opening program {number}")
 
 
 class _TestRun(ctypes.Structure):
@@ -328,13 +344,13 @@ def run(fd: int, packet: bytes, context: bytes = b"") -> tuple[int, bytes]:
     )
     if ctx is not None:
         run.ctx_in, run.ctx_size_in = ctypes.addressof(ctx), len(context)
-    _check(_lib().bpf_prog_test_run_opts(fd, ctypes.byref(run)), "running a program")
+    check(library().bpf_prog_test_run_opts(fd, ctypes.byref(run)), "running a program")
     return ctypes.c_int32(run.retval).value, out.raw[: run.data_size_out]
 
 
 def bind(program: int, table: int) -> None:
     """Keep a map for as long as the program lives, though its code does not use it."""
-    _check(_lib().bpf_prog_bind_map(program, table, None), "binding a table to a program")
+    check(library().bpf_prog_bind_map(program, table, None), "binding a table to a program")
 
 
 # --- pins and links ---
@@ -342,22 +358,22 @@ def bind(program: int, table: int) -> None:
 
 def pin(fd: int, path: str) -> None:
     """Keep an object beyond this process under a path of a BPF file system."""
-    _check(_lib().bpf_obj_pin(fd, path.encode()), f"pinning {path}")
+    check(library().bpf_obj_pin(fd, path.encode()), f"pinning {path}")
 
 
 def get(path: str) -> int:
     """Open a pinned object."""
-    return _check(_lib().bpf_obj_get(path.encode()), f"opening {path}")
+    return check(library().bpf_obj_get(path.encode()), f"opening {path}")
 
 
 def link(program: int, target: int, hook: int) -> int:
     """Attach a program to an interface (by index) or a cgroup (by descriptor). Raises BpfError."""
-    return _check(_lib().bpf_link_create(program, target, hook, None), "attaching a program")
+    return check(library().bpf_link_create(program, target, hook, None), "attaching a program")
 
 
 def link_update(link_fd: int, program: int) -> None:
     """Replace the program of a link."""
-    _check(_lib().bpf_link_update(link_fd, program, None), "replacing a program")
+    check(library().bpf_link_update(link_fd, program, None), "replacing a program")
 
 
 class _LinkInfo(ctypes.Structure):
@@ -378,7 +394,7 @@ def link_place(fd: int) -> int:
     """The interface's index or the cgroup's number that a link is attached to; 0 if that is gone."""
     info = _LinkInfo()
     size = ctypes.c_uint32(ctypes.sizeof(info))
-    _check(_lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a link")
+    check(library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a link")
     return int(info.place) if info.type == _LINK_CGROUP else int(info.place) & 0xFFFFFFFF
 
 
@@ -397,8 +413,8 @@ class Object:
         self._print = _PRINT(self._say)
         options = _OpenOptions(ctypes.sizeof(_OpenOptions), name.encode())
         self.name = name
-        _lib().libbpf_set_print(ctypes.cast(self._print, ctypes.c_void_p))
-        self._object = _lib().bpf_object__open_mem(elf, len(elf), ctypes.byref(options))
+        library().libbpf_set_print(ctypes.cast(self._print, ctypes.c_void_p))
+        self._object = library().bpf_object__open_mem(elf, len(elf), ctypes.byref(options))
         if not self._object:
             raise BpfError(f"opening the object {name}", ctypes.get_errno() or errno.EINVAL, self.log)
         self._maps: dict[str, int] = dict(self._named("bpf_object__next_map", "bpf_map__name"))
@@ -421,8 +437,8 @@ class Object:
 
     def _named(self, following: str, name: str) -> Iterator[tuple[str, int]]:
         at = None
-        while at := getattr(_lib(), following)(self._object, at):
-            yield getattr(_lib(), name)(at).decode(), at
+        while at := getattr(library(), following)(self._object, at):
+            yield getattr(library(), name)(at).decode(), at
 
     @property
     def map_names(self) -> tuple[str, ...]:
@@ -431,49 +447,51 @@ class Object:
 
     def size(self, name: str, entries: int) -> None:
         """How many elements a map can hold."""
-        _check(_lib().bpf_map__set_max_entries(self._maps[name], entries), f"sizing {name}")
+        check(library().bpf_map__set_max_entries(self._maps[name], entries), f"sizing {name}")
 
     def value_size(self, name: str, size: int) -> None:
         """How large a value of a map is."""
-        _check(_lib().bpf_map__set_value_size(self._maps[name], size), f"sizing {name}")
+        check(library().bpf_map__set_value_size(self._maps[name], size), f"sizing {name}")
 
     def reuse(self, name: str, fd: int) -> None:
         """Take an existing map instead of making a new one."""
-        _check(_lib().bpf_map__reuse_fd(self._maps[name], fd), f"reusing {name}")
+        check(library().bpf_map__reuse_fd(self._maps[name], fd), f"reusing {name}")
 
     def constants(self, data: bytes) -> None:
         """Set the program's constants."""
         name = next((n for n in self._maps if n.endswith(".rodata.config")), None)
         if name is not None:
-            _check(_lib().bpf_map__set_initial_value(self._maps[name], data, len(data)), "setting constants")
+            check(
+                library().bpf_map__set_initial_value(self._maps[name], data, len(data)), "setting constants"
+            )
 
     def keep(self, programs: frozenset[str]) -> None:
         """Load only these programs."""
         for name, program in self.programs.items():
-            _check(_lib().bpf_program__set_autoload(program, name in programs), f"choosing {name}")
+            check(library().bpf_program__set_autoload(program, name in programs), f"choosing {name}")
 
     def load(self) -> None:
         """Create the maps, and have the programs verified. Raises BpfError with libbpf's log."""
-        _lib().libbpf_set_print(ctypes.cast(self._print, ctypes.c_void_p))
-        result = _lib().bpf_object__load(self._object)
+        library().libbpf_set_print(ctypes.cast(self._print, ctypes.c_void_p))
+        result = library().bpf_object__load(self._object)
         if result < 0:
             raise BpfError(f"loading the object {self.name}", -result, self.log)
 
     def map(self, name: str) -> Map:
         """A map of the loaded object; its descriptor lives as long as the object."""
-        return map_of(_lib().bpf_map__fd(self._maps[name]))
+        return map_of(library().bpf_map__fd(self._maps[name]))
 
     def program(self, name: str) -> int:
         """The descriptor of a loaded program; it lives as long as the object."""
-        return _check(_lib().bpf_program__fd(self.programs[name]), f"program {name}")
+        return check(library().bpf_program__fd(self.programs[name]), f"program {name}")
 
     def instructions(self, name: str) -> int:
         """How many instructions a program has."""
-        return int(_lib().bpf_program__insn_cnt(self.programs[name]))
+        return int(library().bpf_program__insn_cnt(self.programs[name]))
 
     def close(self) -> None:
         """Let go of everything that is not pinned or attached."""
         if self._object:
-            _lib().bpf_object__close(self._object)
+            library().bpf_object__close(self._object)
             self._object = None
-        _lib().libbpf_set_print(None)
+        library().libbpf_set_print(None)

@@ -14,12 +14,12 @@ from k8snetc.backends.ebpf.model import Model, Table
 from k8snetc.ir.types import Family, Program
 
 
-def lower(program: Program) -> Model:
+def lower(program: Program, *, counters: bool = True) -> Model:
     """The model of the program. Raises `UnsupportedError` with all gaps."""
     gaps = list(services.gaps(program))
     if gaps:
         raise UnsupportedError("ebpf", gaps)
-    features = features_of(program)
+    features = features_of(program, counters=counters)
     port_sets = policy.PortSets()
     tables: list[Table] = []
     nodeports: list[int] = []
@@ -35,6 +35,6 @@ def lower(program: Program) -> Model:
     return Model(
         features,
         tuple(tables),
-        tuple(e.name for e in program.enforcements),
+        tuple(sorted(e.name for e in program.enforcements)),
         (min(nodeports), max(nodeports)) if nodeports else (1, 0),
     )

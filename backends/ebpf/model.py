@@ -168,7 +168,7 @@ class Table:
 class Model:
     """Everything that the node runs: the features render to C, the tables are filled, the hooks attached.
 
-    `profiles` names the enforcement behind each policy profile, from profile 1 on.
+    `profiles` names the enforcements behind the policy profiles, whose numbers are `numbers(profiles)`.
     """
 
     features: Features

@@ -1,7 +1,7 @@
 """Enforcements as table rows: identities of peers, and the ports that each pod's rules open to each identity.
 
-Addresses that lie in the same sets are treated alike by every rule: they share an identity. A profile (the
-enforcement's place in the program, from 1) and an identity lead to a set of ports, so that a packet costs the same
+Addresses that lie in the same sets are treated alike by every rule: they share an identity. A profile (a
+number that stands for the enforcement) and an identity lead to a set of ports, so that a packet costs the same
 few look-ups however many policies there are. Must not know: services, or the C.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from k8snetc.backends.ebpf import layouts
 from k8snetc.backends.ebpf.model import Kind, Row, Table
+from k8snetc.backends.ebpf.numbers import numbers
 from k8snetc.ir.addresses import cover, range_of
 from k8snetc.ir.types import Direction, Enforcement, Family, Program, Protocol, Rule, Verdict
 
@@ -56,7 +57,7 @@ _ALL_PORTS: Ports = tuple(sorted((p.number if p else OTHER_PROTOCOLS, ((0, LAST_
 
 def tables(program: Program, family: Family, port_sets: PortSets) -> Iterator[Table]:
     """The policy tables of one family."""
-    profiles = {e.name: i for i, e in enumerate(program.enforcements, 1)}
+    profiles = numbers(e.name for e in program.enforcements)
     enforcements = [e for e in program.enforcements if e.family is family]
     if not enforcements:
         return

@@ -7,13 +7,13 @@ policy, or the C.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from math import gcd
 
 from k8snetc.backends.base import Gap
 from k8snetc.backends.ebpf import layouts
 from k8snetc.backends.ebpf.model import Kind, Layout, Row, Table, Values
+from k8snetc.backends.ebpf.numbers import numbers
 from k8snetc.ir.addresses import Members, cover, prefix_of, range_of, subtract
 from k8snetc.ir.types import (
     Action,
@@ -35,9 +35,9 @@ BALANCE, REJECT, DROP, PACKETS = range(4)  # `enum` ACTION_* of templates/types.
 MAX_SLOTS = 65536  # of one balancer
 
 
-def number(name: str) -> int:
-    """A number above 0 that stands for a name, the same in every generation."""
-    return int.from_bytes(sha256(name.encode()).digest()[:4], "big") or 1
+def counted_as(frontend: Frontend) -> str:
+    """The name under which a frontend is counted: its service port and the kind of its address."""
+    return f"{frontend.service} {frontend.exposure.value}"
 
 
 def gaps(program: Program) -> Iterator[Gap]:
@@ -75,6 +75,8 @@ class Services:
         self.frontends = [f for f in program.frontends if f.family is family]
         self._balancers = {b.name: b for b in program.balancers if b.family is family}
         self._sets = {s.name: s for s in program.sets}
+        self._counters = numbers(counted_as(f) for f in program.frontends)
+        self._affinities = numbers(b.affinity.key for b in program.balancers if b.affinity is not None)
         self._places: dict[str, tuple[int, int]] = {}
         self._endpoints: list[Row] = []
         for balancer in self._balancers.values():
@@ -139,9 +141,9 @@ class Services:
             ]
             affinity = next((b.affinity for b in balancers if b.affinity is not None), None)
             value: Values = (
-                number(f"{f.service} {f.exposure.value}"),
+                self._counters[counted_as(f)],
                 self._source_numbers[f.sources] if f.sources is not None else 0,
-                number(affinity.key) if affinity else 0,
+                self._affinities[affinity.key] if affinity else 0,
                 affinity.timeout if affinity else 0,
             )
             for node in (False, True):

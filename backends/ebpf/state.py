@@ -77,7 +77,7 @@ class Constants(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One generation. `source` "" is nothing at all; `profiles` names the enforcement of each policy profile.
+    """One generation. `source` "" is nothing at all; `profiles` names the enforcements of the policy profiles.
 
     `comments` say for people which object a row is for: (table, key) -> text.
     """

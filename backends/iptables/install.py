@@ -14,7 +14,7 @@ from k8snetc.backends.common.xtables.changes import changes
 from k8snetc.backends.common.xtables.foreign import warnings
 from k8snetc.backends.common.xtables.kernel import Tools
 from k8snetc.backends.common.xtables.state import State, print_state, read_state, state_of
-from k8snetc.backends.target import Change, InstallOptions, Step
+from k8snetc.backends.target import Change, InstallOptions, Section, Step
 from k8snetc.ir.types import Program
 
 SETTINGS = (
@@ -70,6 +70,10 @@ class IptablesTarget:
     def cut(self, old: Program | None, new: Program) -> int:
         """Forget connections that the new program would not make."""
         return conntrack.cut(old, new)
+
+    def details(self, program: Program) -> tuple[Section, ...]:
+        """Nothing: the target's own tools show counters."""
+        return ()
 
     def warnings(self) -> tuple[str, ...]:
         """Foreign rules that come before ours."""

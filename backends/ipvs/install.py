@@ -33,7 +33,7 @@ from k8snetc.backends.ipvs.state import (
     read_state,
     state_of,
 )
-from k8snetc.backends.target import Change, InstallError, InstallOptions, Step
+from k8snetc.backends.target import Change, InstallError, InstallOptions, Section, Step
 from k8snetc.ir.types import Program
 
 REUSE = "net.ipv4.vs.conn_reuse_mode"
@@ -110,6 +110,10 @@ class IpvsTarget:
     def cut(self, old: Program | None, new: Program) -> int:
         """Forget connections that the new program would not make."""
         return conntrack.cut(old, new)
+
+    def details(self, program: Program) -> tuple[Section, ...]:
+        """Nothing: the target's own tools show counters."""
+        return ()
 
     def warnings(self) -> tuple[str, ...]:
         """Foreign rules that come before ours."""

@@ -18,7 +18,7 @@ from k8snetc.backends.nftables.observe import observed
 from k8snetc.backends.nftables.read import read_tables
 from k8snetc.backends.nftables.spelling import aligned
 from k8snetc.backends.nftables.transaction import changes, transaction
-from k8snetc.backends.target import Change, InstallOptions, Step
+from k8snetc.backends.target import Change, InstallOptions, Section, Step
 from k8snetc.ir.types import Program
 
 SETTINGS = ("net.ipv4.conf.all.route_localnet",)
@@ -98,6 +98,10 @@ class NftablesTarget:
     def cut(self, old: Program | None, new: Program) -> int:
         """Forget connections that the new program would not make."""
         return conntrack.cut(old, new)
+
+    def details(self, program: Program) -> tuple[Section, ...]:
+        """Nothing: the target's own tools show counters."""
+        return ()
 
     def warnings(self) -> tuple[str, ...]:
         """Foreign rules that have a say in our traffic."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from k8snetc.backends.target import Change, InstallError, Step
+from k8snetc.backends.target import Change, InstallError, Section, Step
 from k8snetc.ir.types import Program
 
 State = dict[str, str]
@@ -80,6 +80,9 @@ class FakeTarget:
     def cut(self, old: Program | None, new: Program) -> int:
         self.cuts += 1
         return 0
+
+    def details(self, program: Program) -> tuple[Section, ...]:
+        return (Section("letters", ("letter", "count"), (("a", 1),)),)
 
     def warnings(self) -> tuple[str, ...]:
         return ()

@@ -1,6 +1,6 @@
 /* Made by k8snetc from manifests: what this node does to packets, and no more. Do not edit.
 
-   On: IPv4, policy4, IPv6, policy6, port_sets, drop_invalid
+   On: IPv4, policy4, IPv6, policy6, port_sets, drop_invalid, counters
    Off: frontends4, nodeports4, sources4, affinity4, datagrams4, refuses4, rejects4, detects4, frontends6, nodeports6, sources6, affinity6, datagrams6, refuses6, rejects6, detects6, sctp, localhost, detects_interface */
 
 /* --- types: what the kernel passes in, as its ABI defines it; no kernel headers are needed ------------- */
@@ -144,6 +144,107 @@ enum {
 	CONN_MASQUERADE = 8,       /* ... which is still to be chosen, where it departs */
 	CONN_NODE = 16,            /* the node itself opened it */
 };
+
+/* --- counters: what became of connections and of packets that did not pass. For people; nothing is decided by them.
+   Counted once for a connection, or for a packet that ends here: what passes by an entry that is known costs nothing.
+   The tables outlive a generation, so their keys and the numbers below must mean the same in all of them. ------- */
+
+enum {
+	COUNT_OPENED = 0,         /* connections that got an endpoint by their first packet */
+	COUNT_SOCKETS = 1,        /* connections, or unconnected sockets' datagrams, that got one at the socket */
+	COUNT_ALLOWED = 2,        /* connections that policy let pass, once in each direction and generation */
+	COUNT_DENIED = 3,         /* packets that policy denied */
+	COUNT_REJECTED = 4,       /* packets or sockets for a service without endpoints, or a port that it does not have */
+	COUNT_NOT_IN_SOURCES = 5, /* packets of clients that are in no source range */
+	COUNT_NO_ENDPOINT = 6,    /* packets for a service that has no endpoint for this client */
+	COUNT_NO_SERVICE = 7,     /* packets for service addresses that no service has */
+	COUNT_INVALID = 8,        /* TCP packets with flags that never stand together */
+	COUNT_MALFORMED = 9,      /* packets that can't be read */
+	COUNT_OTHER = 10,         /* frames between pods that are neither IP nor ARP */
+	COUNT_NO_ROOM = 11,       /* packets for which a table had no room, or no port to leave with was free */
+	COUNT_NO_WAY = 12,        /* packets that could not be rewritten or routed again */
+	COUNTS = 16
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} verdict_counts SEC(".maps");
+
+/* Counts, and returns the verdict that it was given. */
+__noinline int counted(int verdict, __u32 why)
+{
+	__u64 *count = bpf_map_lookup_elem(&verdict_counts, &why);
+
+	if (count)
+		__sync_fetch_and_add(count, 1); /* a packet may come in between a socket's call and its end */
+	return verdict;
+}
+
+struct policy_count {
+	__u64 allowed, denied;
+};
+
+/* A profile -> its counters; made when it is used for the first time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, __u32);
+	__type(value, struct policy_count);
+} policy_counts SEC(".maps");
+
+__noinline int count_policy(__u32 profile, int denied)
+{
+	struct policy_count none = {}, *count = bpf_map_lookup_elem(&policy_counts, &profile);
+
+	if (!count) {
+		bpf_map_update_elem(&policy_counts, &profile, &none, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&policy_counts, &profile);
+	}
+	if (count)
+		__sync_fetch_and_add(denied ? &count->denied : &count->allowed, 1);
+	return counted(0, denied ? COUNT_DENIED : COUNT_ALLOWED);
+}
+
+/* --- denials: a packet that policy denied, as a record for whoever watches. Watching is a number of records that may
+   still be written: the one who watches sets it again and again, and when nobody does, none is. So a flood of packets
+   costs one look at that number, and a watcher that was killed leaves nothing behind. -------------------------- */
+
+struct denial {
+	__u64 time; /* nanoseconds since boot */
+	__u32 profile;
+	__u8 family, protocol, leaving, egress;
+	__be16 source_port, destination_port; /* of an echo: its identifier, twice */
+	__u32 generation;
+	__be32 source[4], destination[4];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 262144);
+} denials SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __s64);
+} watching SEC(".maps");
+
+/* Whether one more record may be written. */
+static __always_inline int watched(void)
+{
+	__u32 zero = 0;
+	__s64 *left = bpf_map_lookup_elem(&watching, &zero);
+
+	if (!left || *left <= 0)
+		return 0;
+	__sync_fetch_and_add(left, -1); /* processors that look at the same time write one more each */
+	return 1;
+}
 
 /* --- port sets: shared by both families -------------------------------------------------------------------- */
 
@@ -575,6 +676,23 @@ __noinline int allows4(__u32 profile, const struct address4 *peer, __u8 protocol
 	return bpf_map_lookup_elem(&port_sets, &ports) != 0;
 }
 
+/* Tells whoever watches about a denied packet. */
+__noinline int record4(const struct packet4 *p, __u32 profile, int leaving, int egress)
+{
+	struct denial denial = {.profile = profile, .family = 4, .leaving = leaving, .egress = egress};
+
+	if (!p || !watched())
+		return 0;
+	denial.time = bpf_ktime_get_ns();
+	denial.generation = config.generation;
+	denial.protocol = p->key.protocol;
+	denial.source_port = p->key.source_port;
+	denial.destination_port = p->key.destination_port;
+	memcpy(denial.source, &p->key.source, sizeof(p->key.source));
+	memcpy(denial.destination, &p->key.destination, sizeof(p->key.destination));
+	return bpf_ringbuf_output(&denials, &denial, sizeof(denial), 0);
+}
+
 /* Judges a packet that leaves a pod, with its translated destination, or reaches one, with its sender's source.
    What a connection's first packet may, all may, in both directions, until another program is in force. */
 __noinline int admit4(const struct packet4 *p, int leaving)
@@ -609,8 +727,11 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 		reverse4(&back, &p->key);
 		bpf_map_delete_elem(&connections4, &back);
 		bpf_map_delete_elem(&connections4, &p->key);
+		count_policy(rules, 1);
+		record4(p, rules, leaving, egress);
 		return DROP;
 	}
+	count_policy(rules, 0);
 remember:
 	judged = config.generation;
 	if (c) {
@@ -646,7 +767,7 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 	if (!p)
 		return DROP;
 	if (p->invalid && sender != SENDER_NODE && !is_node4(&p->key.destination))
-		return DROP;
+		return counted(DROP, COUNT_INVALID);
 	c = find4(p);
 	if (!c && p->inner) {
 		/* An error of no connection that is known here: a packet like any other. */
@@ -660,7 +781,7 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 		if (!(c->flags & CONN_SET_DESTINATION))
 			return CONTINUE;
 		address = c->address;
-		return rewrite4(skb, p, &address, c->port, 0) ? DROP : CONTINUE;
+		return rewrite4(skb, p, &address, c->port, 0) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
 	}
 	return CONTINUE;
 }
@@ -673,7 +794,7 @@ static __noinline int ingress4(struct __sk_buff *skb, int sender)
 	int verdict;
 
 	if (parse4(skb, &p))
-		return DROP;
+		return counted(DROP, COUNT_MALFORMED);
 	verdict = arrive4(skb, &p, sender);
 	if (verdict == CONTINUE && sender == SENDER_POD)
 		verdict = admit4(&p, 1);
@@ -687,7 +808,7 @@ static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 	int verdict = CONTINUE;
 
 	if (parse4(skb, &p))
-		return DROP;
+		return counted(DROP, COUNT_MALFORMED);
 	if (to_pod && skb->ingress_ifindex)
 		verdict = admit4(&p, 0);
 	if (verdict != CONTINUE)
@@ -1146,6 +1267,23 @@ __noinline int allows6(__u32 profile, const struct address6 *peer, __u8 protocol
 	return bpf_map_lookup_elem(&port_sets, &ports) != 0;
 }
 
+/* Tells whoever watches about a denied packet. */
+__noinline int record6(const struct packet6 *p, __u32 profile, int leaving, int egress)
+{
+	struct denial denial = {.profile = profile, .family = 6, .leaving = leaving, .egress = egress};
+
+	if (!p || !watched())
+		return 0;
+	denial.time = bpf_ktime_get_ns();
+	denial.generation = config.generation;
+	denial.protocol = p->key.protocol;
+	denial.source_port = p->key.source_port;
+	denial.destination_port = p->key.destination_port;
+	memcpy(denial.source, &p->key.source, sizeof(p->key.source));
+	memcpy(denial.destination, &p->key.destination, sizeof(p->key.destination));
+	return bpf_ringbuf_output(&denials, &denial, sizeof(denial), 0);
+}
+
 /* Judges a packet that leaves a pod, with its translated destination, or reaches one, with its sender's source.
    What a connection's first packet may, all may, in both directions, until another program is in force. */
 __noinline int admit6(const struct packet6 *p, int leaving)
@@ -1180,8 +1318,11 @@ __noinline int admit6(const struct packet6 *p, int leaving)
 		reverse6(&back, &p->key);
 		bpf_map_delete_elem(&connections6, &back);
 		bpf_map_delete_elem(&connections6, &p->key);
+		count_policy(rules, 1);
+		record6(p, rules, leaving, egress);
 		return DROP;
 	}
+	count_policy(rules, 0);
 remember:
 	judged = config.generation;
 	if (c) {
@@ -1217,7 +1358,7 @@ __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 	if (!p)
 		return DROP;
 	if (p->invalid && sender != SENDER_NODE && !is_node6(&p->key.destination))
-		return DROP;
+		return counted(DROP, COUNT_INVALID);
 	c = find6(p);
 	if (!c && p->inner) {
 		/* An error of no connection that is known here: a packet like any other. */
@@ -1231,7 +1372,7 @@ __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 		if (!(c->flags & CONN_SET_DESTINATION))
 			return CONTINUE;
 		address = c->address;
-		return rewrite6(skb, p, &address, c->port, 0) ? DROP : CONTINUE;
+		return rewrite6(skb, p, &address, c->port, 0) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
 	}
 	return CONTINUE;
 }
@@ -1244,7 +1385,7 @@ static __noinline int ingress6(struct __sk_buff *skb, int sender)
 	int verdict;
 
 	if (parse6(skb, &p))
-		return DROP;
+		return counted(DROP, COUNT_MALFORMED);
 	verdict = arrive6(skb, &p, sender);
 	if (verdict == CONTINUE && sender == SENDER_POD)
 		verdict = admit6(&p, 1);
@@ -1258,7 +1399,7 @@ static __noinline int egress6(struct __sk_buff *skb, int to_pod)
 	int verdict = CONTINUE;
 
 	if (parse6(skb, &p))
-		return DROP;
+		return counted(DROP, COUNT_MALFORMED);
 	if (to_pod && skb->ingress_ifindex)
 		verdict = admit6(&p, 0);
 	if (verdict != CONTINUE)
@@ -1307,7 +1448,7 @@ SEC("tc")
 int from_pod(struct __sk_buff *skb)
 {
 	if (!judged_protocol(skb))
-		return DROP;
+		return counted(DROP, COUNT_OTHER);
 	return incoming(skb, SENDER_POD);
 }
 
@@ -1316,7 +1457,7 @@ SEC("tc")
 int to_pod(struct __sk_buff *skb)
 {
 	if (!judged_protocol(skb))
-		return DROP;
+		return counted(DROP, COUNT_OTHER);
 	return outgoing(skb, 1);
 }
 

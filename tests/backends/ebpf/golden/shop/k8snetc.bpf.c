@@ -1,6 +1,6 @@
 /* Made by k8snetc from manifests: what this node does to packets, and no more. Do not edit.
 
-   On: IPv4, frontends4, nodeports4, sources4, datagrams4, refuses4, rejects4, detects4, drop_invalid
+   On: IPv4, frontends4, nodeports4, sources4, datagrams4, refuses4, rejects4, detects4, drop_invalid, counters
    Off: affinity4, policy4, IPv6, sctp, localhost, detects_interface, port_sets */
 
 /* --- types: what the kernel passes in, as its ABI defines it; no kernel headers are needed ------------- */
@@ -156,6 +156,72 @@ enum {
 	CONN_MASQUERADE = 8,       /* ... which is still to be chosen, where it departs */
 	CONN_NODE = 16,            /* the node itself opened it */
 };
+
+/* --- counters: what became of connections and of packets that did not pass. For people; nothing is decided by them.
+   Counted once for a connection, or for a packet that ends here: what passes by an entry that is known costs nothing.
+   The tables outlive a generation, so their keys and the numbers below must mean the same in all of them. ------- */
+
+enum {
+	COUNT_OPENED = 0,         /* connections that got an endpoint by their first packet */
+	COUNT_SOCKETS = 1,        /* connections, or unconnected sockets' datagrams, that got one at the socket */
+	COUNT_ALLOWED = 2,        /* connections that policy let pass, once in each direction and generation */
+	COUNT_DENIED = 3,         /* packets that policy denied */
+	COUNT_REJECTED = 4,       /* packets or sockets for a service without endpoints, or a port that it does not have */
+	COUNT_NOT_IN_SOURCES = 5, /* packets of clients that are in no source range */
+	COUNT_NO_ENDPOINT = 6,    /* packets for a service that has no endpoint for this client */
+	COUNT_NO_SERVICE = 7,     /* packets for service addresses that no service has */
+	COUNT_INVALID = 8,        /* TCP packets with flags that never stand together */
+	COUNT_MALFORMED = 9,      /* packets that can't be read */
+	COUNT_OTHER = 10,         /* frames between pods that are neither IP nor ARP */
+	COUNT_NO_ROOM = 11,       /* packets for which a table had no room, or no port to leave with was free */
+	COUNT_NO_WAY = 12,        /* packets that could not be rewritten or routed again */
+	COUNTS = 16
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} verdict_counts SEC(".maps");
+
+/* Counts, and returns the verdict that it was given. */
+__noinline int counted(int verdict, __u32 why)
+{
+	__u64 *count = bpf_map_lookup_elem(&verdict_counts, &why);
+
+	if (count)
+		__sync_fetch_and_add(count, 1); /* a packet may come in between a socket's call and its end */
+	return verdict;
+}
+
+enum { SERVICE_OPENED, SERVICE_SOCKETS, SERVICE_REJECTED, SERVICE_DROPPED };
+
+struct service_count {
+	__u64 by[4];
+};
+
+/* A frontend's number -> its counters; made when it is used for the first time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, __u32);
+	__type(value, struct service_count);
+} service_counts SEC(".maps");
+
+__noinline int count_service(__u32 service, __u32 what)
+{
+	struct service_count none = {}, *count = bpf_map_lookup_elem(&service_counts, &service);
+
+	if (!count) {
+		bpf_map_update_elem(&service_counts, &service, &none, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&service_counts, &service);
+	}
+	if (count)
+		__sync_fetch_and_add(&count->by[what & 3], 1);
+	return 0;
+}
 
 /* What a part of the program says to the next, beside PASS and DROP. */
 enum { CONTINUE = 0, REJECT = -2, SERVED = -3 };
@@ -810,6 +876,7 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 	__s64 sum;
 	__u16 folded;
 
+	counted(0, COUNT_REJECTED);
 	if (!p || p->inner || p->fragment == 2 || p->length < 8 ||
 	    p->header < ETH_HLEN + sizeof(struct ipv4))
 		return DROP;
@@ -879,7 +946,7 @@ __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 	}
 	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
 	    bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
-		return DROP;
+		return counted(DROP, COUNT_NO_WAY);
 	return bpf_redirect(config.loopback, BPF_F_INGRESS);
 }
 
@@ -925,22 +992,31 @@ __noinline int serve4(struct __sk_buff *skb, struct packet4 *p, int sender)
 	frontend = find_frontend4(&p->key.destination, p->key.destination_port, p->key.protocol, sender == SENDER_NODE);
 	if (!frontend)
 		return CONTINUE;
-	if (frontend->sources && !in_sources4(frontend->sources, &p->key.source))
-		return DROP;
+	if (frontend->sources && !in_sources4(frontend->sources, &p->key.source)) {
+		count_service(frontend->service, SERVICE_DROPPED);
+		return counted(DROP, COUNT_NOT_IN_SOURCES);
+	}
 	if (from_cluster4(skb, &p->key.source))
 		who |= 1;
 	if (sender == SENDER_NODE)
 		who |= 2;
 	route = &frontend->routes[who & 3];
-	if (route->action == ACTION_REJECT)
+	if (route->action == ACTION_REJECT) {
+		count_service(frontend->service, SERVICE_REJECTED);
 		return REJECT;
-	if (route->action != ACTION_BALANCE || choose4(frontend, route, &p->key.source, &endpoint))
-		return DROP;
+	}
+	if (route->action != ACTION_BALANCE || choose4(frontend, route, &p->key.source, &endpoint)) {
+		count_service(frontend->service, SERVICE_DROPPED);
+		return counted(DROP, COUNT_NO_ENDPOINT);
+	}
 	if (route->masquerade || same4(&endpoint.address, &p->key.source))
 		flags |= CONN_MASQUERADE;
 	if (sender == SENDER_NODE)
 		flags |= CONN_NODE;
-	return open4(skb, p, &endpoint, flags) ? DROP : SERVED;
+	if (open4(skb, p, &endpoint, flags))
+		return counted(DROP, COUNT_NO_ROOM);
+	count_service(frontend->service, SERVICE_OPENED);
+	return counted(SERVED, COUNT_OPENED);
 }
 
 /* Where a packet comes in: its new destination. */
@@ -953,7 +1029,7 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 	if (!p)
 		return DROP;
 	if (p->invalid && sender != SENDER_NODE && !is_node4(&p->key.destination))
-		return DROP;
+		return counted(DROP, COUNT_INVALID);
 	c = find4(p);
 	if (!c && p->inner) {
 		/* An error of no connection that is known here: a packet like any other. */
@@ -976,13 +1052,13 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 		if (!(c->flags & CONN_SET_DESTINATION))
 			return CONTINUE;
 		address = c->address;
-		return rewrite4(skb, p, &address, c->port, 0) ? DROP : CONTINUE;
+		return rewrite4(skb, p, &address, c->port, 0) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
 	}
 	verdict = refusal4(&p->key.destination);
 	if (verdict == ACTION_REJECT)
 		return reject4(skb, p, sender);
 	if (verdict >= 0)
-		return DROP;
+		return counted(DROP, COUNT_NO_SERVICE);
 	return CONTINUE;
 }
 
@@ -995,11 +1071,11 @@ __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 	if (!c || !p)
 		return CONTINUE;
 	if ((c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE)) == CONN_MASQUERADE && masquerade4(skb, p, c))
-		return DROP;
+		return counted(DROP, COUNT_NO_ROOM);
 	if (!(c->flags & CONN_SET_SOURCE))
 		return CONTINUE;
 	address = c->address;
-	return rewrite4(skb, p, &address, c->port, 1) ? DROP : CONTINUE;
+	return rewrite4(skb, p, &address, c->port, 1) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
 }
 
 
@@ -1010,7 +1086,7 @@ static __noinline int ingress4(struct __sk_buff *skb, int sender)
 	int verdict;
 
 	if (parse4(skb, &p))
-		return DROP;
+		return counted(DROP, COUNT_MALFORMED);
 	verdict = arrive4(skb, &p, sender);
 	if (verdict == CONTINUE)
 		verdict = answer_node4(skb, &p);
@@ -1024,7 +1100,7 @@ static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 	int verdict = CONTINUE;
 
 	if (parse4(skb, &p))
-		return DROP;
+		return counted(DROP, COUNT_MALFORMED);
 	if (!skb->ingress_ifindex) {
 		struct address4 before = p.outer_destination;
 
@@ -1125,6 +1201,7 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx, int sending)
 	frontend = find_frontend4(&service.address, service.port, protocol, node);
 	if (!frontend) {
 		if (node && refusal4(&service.address) == ACTION_REJECT) {
+			counted(0, COUNT_REJECTED);
 			bpf_set_retval(-ECONNREFUSED);
 			return 0;
 		}
@@ -1132,6 +1209,8 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx, int sending)
 	}
 	route = &frontend->sockets[node ? 1 : 0];
 	if (route->action == ACTION_REJECT) {
+		count_service(frontend->service, SERVICE_REJECTED);
+		counted(0, COUNT_REJECTED);
 		bpf_set_retval(-ECONNREFUSED);
 		return 0;
 	}
@@ -1157,6 +1236,8 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx, int sending)
 	if (bpf_map_update_elem(&sockets4, &key, &service, BPF_ANY))
 		return 1;
 	write_address4(ctx, &endpoint);
+	count_service(frontend->service, SERVICE_SOCKETS);
+	counted(0, COUNT_SOCKETS);
 	return 1;
 }
 
@@ -1231,6 +1312,7 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx, int sendi
 	frontend = find_frontend4(&service.address, service.port, protocol, node);
 	if (!frontend) {
 		if (node && refusal4(&service.address) == ACTION_REJECT) {
+			counted(0, COUNT_REJECTED);
 			bpf_set_retval(-ECONNREFUSED);
 			return 0;
 		}
@@ -1238,6 +1320,8 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx, int sendi
 	}
 	route = &frontend->sockets[node ? 1 : 0];
 	if (route->action == ACTION_REJECT) {
+		count_service(frontend->service, SERVICE_REJECTED);
+		counted(0, COUNT_REJECTED);
 		bpf_set_retval(-ECONNREFUSED);
 		return 0;
 	}
@@ -1263,6 +1347,8 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx, int sendi
 	if (bpf_map_update_elem(&sockets4, &key, &service, BPF_ANY))
 		return 1;
 	write_addressmapped6(ctx, &endpoint);
+	count_service(frontend->service, SERVICE_SOCKETS);
+	counted(0, COUNT_SOCKETS);
 	return 1;
 }
 
