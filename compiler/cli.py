@@ -111,12 +111,8 @@ def cli() -> None:
     """Compile Kubernetes Services and NetworkPolicies into one node's dataplane."""
 
 
-def main() -> None:
-    """Run the command line and exit. What went wrong is said on stderr; no exception ends in exit code 1."""
-    sys.exit(_run())
-
-
-def _run() -> int:
+def run() -> int:
+    """Run the command line; the exit code. What went wrong is said on stderr; no exception ends in exit code 1."""
     try:
         code = cli.main(prog_name="k8snetc", standalone_mode=False)
         return code if isinstance(code, int) else OK

@@ -87,7 +87,7 @@ def compile_command(
             f"name the dataplane: --backend {'|'.join(NAMES)}; or look at the IR: --emit-ir"
         )
     compiled = source.compile(_printer() if print_between_passes else None)
-    artifacts = _artifacts(compiled, backend, emit) if backend else ()
+    artifacts = _artifacts(compiled, backend, emit, quiet=source.quiet) if backend else ()
     if emit_ir:
         from k8snetc.backends.base import Artifact
         from k8snetc.ir.text import text_of
@@ -127,11 +127,15 @@ def _printer() -> Watch:
     return watch
 
 
-def _artifacts(compiled: Compiled, backend: str, emit: EmitOptions) -> tuple[Artifact, ...]:
+def _artifacts(compiled: Compiled, backend: str, emit: EmitOptions, *, quiet: bool) -> tuple[Artifact, ...]:
     from k8snetc.backends.registry import load
     from k8snetc.compiler.output import marked_assumed
+    from k8snetc.compiler.progress import Progress
 
-    artifacts = load(backend).compile(compiled.program, emit)
+    progress = Progress(quiet=quiet)
+    with progress.shown():
+        progress.step(f"emit for {backend}")
+        artifacts = load(backend).compile(compiled.program, emit)
     return marked_assumed(artifacts) if compiled.program.assumed else artifacts
 
 
@@ -158,7 +162,7 @@ def check_command(
     if golden is not None and backend is None:
         raise click.UsageError(f"name the dataplane of the golden files: --backend {'|'.join(NAMES)}")
     compiled = source.compile(None)
-    artifacts = _artifacts(compiled, backend, emit) if backend else ()
+    artifacts = _artifacts(compiled, backend, emit, quiet=source.quiet) if backend else ()
     if golden is None:
         if not source.quiet:
             program = compiled.program

@@ -15,8 +15,9 @@ from k8snetc.compiler.manifests_admin import (
     BaselineAdminNetworkPolicy,
     ClusterNetworkPolicy,
 )
+from k8snetc.compiler.manifests_endpoints import Endpoints, EndpointSlice
 from k8snetc.compiler.manifests_policy import NetworkPolicy
-from k8snetc.compiler.manifests_service import Endpoints, EndpointSlice, Service
+from k8snetc.compiler.manifests_service import Service
 from k8snetc.compiler.manifests_workload import CronJob, Namespace, Node, Pod, Workload
 
 

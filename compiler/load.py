@@ -115,7 +115,11 @@ _JSON_START = re.compile(rb"[ \t\r\n]*[\[{]")
 def trees(file: str, data: bytes) -> Iterator[Tree | Flaw]:
     """The values of a file. What begins like JSON is tried as JSON first: it is also YAML, but slower to read."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # YAML 1.2, section 5.2
-        data = data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+        try:
+            data = data.decode("utf-16").encode()
+        except UnicodeDecodeError:
+            yield _no_text(1, "valid UTF-16")
+            return
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         if _JSON_START.match(data) or file.endswith(".json"):
@@ -129,15 +133,15 @@ def trees(file: str, data: bytes) -> Iterator[Tree | Flaw]:
                 return
         text = data.decode()
     except UnicodeDecodeError as error:
-        yield Flaw(
-            1 + data.count(b"\n", 0, error.start),
-            "this is no UTF-8 text",
-            "save the file as UTF-8, or leave it out",
-        )
+        yield _no_text(1 + data.count(b"\n", 0, error.start), "UTF-8")
         return
     from k8snetc.compiler import read_yaml_fast
 
     yield from read_yaml_fast.read(text.replace("\r\n", "\n") if "\r" in text else text)
+
+
+def _no_text(line: int, encoding: str) -> Flaw:
+    return Flaw(line, f"this is no {encoding} text", "save the file as UTF-8, or leave it out")
 
 
 # --- files -----------------------------------------------------------------------------------------------------

@@ -26,8 +26,9 @@ from k8snetc.compiler.manifests_admin import (
     BaselineAdminNetworkPolicy,
     ClusterNetworkPolicy,
 )
+from k8snetc.compiler.manifests_endpoints import Endpoints, EndpointSlice
 from k8snetc.compiler.manifests_policy import NetworkPolicy
-from k8snetc.compiler.manifests_service import Endpoints, EndpointSlice, Service
+from k8snetc.compiler.manifests_service import Service
 from k8snetc.compiler.manifests_workload import CronJob, Namespace, Node, Pod, Workload
 from k8snetc.ir.types import Origin
 
@@ -179,7 +180,7 @@ class _State:
         if name is None and isinstance(meta.get("generateName"), str):
             name = str(meta["generateName"]).rstrip("-")
         if not isinstance(name, str) or not name:
-            what = "an object without a name" if name in {None, ""} else f"{name!r} is not text"
+            what = "an object without a name" if name is None or name == "" else f"{name!r} is not text"
             self.error(document, ("metadata", "name"), what, "give metadata.name, as text")
             good = False
         elif not (is_subdomain(name) if kind.dotted else is_label(name)):

@@ -1,6 +1,6 @@
-"""Service, Endpoints and EndpointSlice, as the API server would store them.
+"""Service, as the API server would store it.
 
-Knows: the fields of core/v1 and discovery.k8s.io/v1 that a node's dataplane reads, their defaults and their checks.
+Knows: the fields of core/v1 Service that a node's dataplane reads, their defaults and their checks.
 Must not know: other objects (what must be unique between objects is `manifests`), or what the fields do to packets.
 """
 
@@ -10,20 +10,15 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    ConfigDict,
     Field,
     PlainValidator,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     field_validator,
     model_validator,
 )
-from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from k8snetc.compiler.fields import (
     AddressField,
-    EndpointAddressField,
     FamilyName,
     Flag,
     Int,
@@ -37,16 +32,12 @@ from k8snetc.compiler.fields import (
     Problems,
     ProtocolName,
     Text,
-    api_name,
     family_name,
     parse_address,
-    parse_endpoint_address,
     parse_network,
     refuse,
 )
 from k8snetc.ir.types import Address, Network
-
-# --- Service -------------------------------------------------------------------------------------------------
 
 
 class ServicePort(Model):
@@ -334,176 +325,3 @@ class Service(Object):
 
     spec: ServiceSpec
     status: ServiceStatus = ServiceStatus()
-
-
-# --- EndpointSlice -------------------------------------------------------------------------------------------
-
-
-class Named(Model):
-    """A zone or node that a hint names."""
-
-    name: Text
-
-
-class Hints(Model):
-    """Topology hints (KEP-2433 zones, KEP-4444 nodes)."""
-
-    for_zones: tuple[Named, ...] = ()
-    for_nodes: tuple[Named, ...] = ()
-
-
-class Conditions(Model):
-    """Conditions of an endpoint with the API's defaults: unset means ready, serving as ready, not terminating."""
-
-    ready: Flag | None = None
-    serving: Flag | None = None
-    terminating: Flag | None = None
-
-
-_SERVING = Conditions(ready=True, serving=True, terminating=False)
-_SERVING_AS_READ = {"ready": True, "serving": True, "terminating": False}
-
-
-def _conditions(value: object, handler: ValidatorFunctionWrapHandler) -> Conditions:
-    """Nearly all endpoints have the same conditions: they share one object."""
-    if value == _SERVING_AS_READ:
-        return _SERVING
-    conditions: Conditions = handler(value)
-    return conditions
-
-
-def _endpoint_addresses(value: object) -> tuple[Address, ...]:
-    """One list in one call: there are 100,000 of them in a large cluster."""
-    if not isinstance(value, list | tuple) or not value:
-        raise refuse("an endpoint without addresses", "list its address")
-    addresses = []
-    for item in value:
-        if not isinstance(item, str):
-            raise refuse(f"{item!r} is no text", "write the address as a quoted string")
-        addresses.append(parse_endpoint_address(item))
-    return tuple(addresses)
-
-
-@dataclass(frozen=True, slots=True, config=ConfigDict(alias_generator=api_name, extra="ignore"))
-class Endpoint:
-    """One endpoint of a slice. All its addresses are the same pod; a node uses the first (discovery/v1).
-
-    A dataclass with slots: 100,000 of them take 13 MB, as models 110 MB.
-    """
-
-    addresses: Annotated[tuple[Address, ...], PlainValidator(_endpoint_addresses)]
-    conditions: Annotated[Conditions, WrapValidator(_conditions)] = Conditions()
-    hostname: Text = ""
-    node_name: Text = ""
-    zone: Text = ""
-    hints: Hints | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Unset means ready."""
-        return self.conditions.ready is not False
-
-    @property
-    def serving(self) -> bool:
-        """Unset means the same as ready."""
-        return self.ready if self.conditions.serving is None else self.conditions.serving
-
-    @property
-    def terminating(self) -> bool:
-        """Unset means no."""
-        return self.conditions.terminating is True
-
-
-class EndpointPort(Model):
-    """A port of a slice or of Endpoints. `port` None (slices only): the API leaves it open, a node ignores it."""
-
-    name: PortName = ""
-    protocol: ProtocolName = "TCP"
-    port: Port | None = None
-    app_protocol: Text | None = None
-
-
-class EndpointSlice(Object):
-    """discovery.k8s.io/v1 EndpointSlice. A slice of FQDNs keeps no endpoints: they mean nothing to a node."""
-
-    address_type: Literal["IPv4", "IPv6", "FQDN"]
-    endpoints: tuple[Endpoint, ...] = ()
-    ports: tuple[EndpointPort, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_names(cls, value: object) -> object:
-        if isinstance(value, dict) and value.get("addressType") == "FQDN":
-            return {**value, "endpoints": []}
-        return value
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = Problems()
-        version = 4 if self.address_type == "IPv4" else 6
-        for i, endpoint in enumerate(self.endpoints):
-            for k, address in enumerate(endpoint.addresses):
-                if address.version != version:
-                    problems.add(
-                        ("endpoints", i, "addresses", k),
-                        f"{str(address)!r} in a slice of {self.address_type} addresses",
-                        "put the addresses of each family into a slice of their own",
-                    )
-        _check_port_names(self.ports, problems)
-        problems.check()
-        return self
-
-    @property
-    def service(self) -> str:
-        """The name of the service that the slice belongs to, "" if none (label kubernetes.io/service-name)."""
-        return self.metadata.labels.get("kubernetes.io/service-name", "")
-
-
-def _check_port_names(
-    ports: tuple[EndpointPort, ...], problems: Problems, at: tuple[str | int, ...] = ()
-) -> None:
-    names: set[str] = set()
-    for i, port in enumerate(ports):
-        if port.name in names:
-            what = f"two ports named {port.name!r}" if port.name else "two ports without a name"
-            problems.add((*at, "ports", i), what, "give each port a name of its own")
-        names.add(port.name)
-
-
-# --- Endpoints -----------------------------------------------------------------------------------------------
-
-
-class EndpointAddress(Model):
-    """One address of a subset of Endpoints."""
-
-    ip: EndpointAddressField
-    hostname: Text = ""
-    node_name: Text = ""
-
-
-class Subset(Model):
-    """Every address of the subset serves every port of it."""
-
-    addresses: tuple[EndpointAddress, ...] = ()
-    not_ready_addresses: tuple[EndpointAddress, ...] = ()
-    ports: tuple[EndpointPort, ...] = ()
-
-
-class Endpoints(Object):
-    """core/v1 Endpoints: the older form, which counts only where a service has no slice."""
-
-    subsets: tuple[Subset, ...] = ()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = Problems()
-        for i, subset in enumerate(self.subsets):
-            at = ("subsets", i)
-            _check_port_names(subset.ports, problems, at)
-            for k, port in enumerate(subset.ports):
-                if port.port is None:
-                    problems.add(
-                        (*at, "ports", k), "a port without a number", "give port a number from 1 to 65535"
-                    )
-        problems.check()
-        return self

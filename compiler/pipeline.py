@@ -27,13 +27,16 @@ Watch = Callable[[str, Program], None]
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds that each step took, in order. For benchmarks and `-v`."""
+    """Seconds that each step took, in order. For benchmarks and `-v`. `began` is told the name of each step."""
 
     steps: dict[str, float] = field(default_factory=dict)
+    began: Callable[[str], None] | None = None
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Measure one step."""
+        if self.began is not None:
+            self.began(name)
         start = time.perf_counter()
         yield
         self.steps[name] = self.steps.get(name, 0.0) + time.perf_counter() - start

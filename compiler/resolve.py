@@ -15,7 +15,8 @@ from k8snetc.compiler import own_annotations
 from k8snetc.compiler.diagnostics import Diagnostic, InputError
 from k8snetc.compiler.facts import EndpointFact, Facts, NodeContext, ServicePortFact
 from k8snetc.compiler.manifests import Manifests
-from k8snetc.compiler.manifests_service import Endpoint, Endpoints, EndpointSlice, Service, ServicePort
+from k8snetc.compiler.manifests_endpoints import Endpoint, Endpoints, EndpointSlice
+from k8snetc.compiler.manifests_service import Service, ServicePort
 from k8snetc.compiler.resolve_policy import resolve_policy
 from k8snetc.ir.addresses import family_of
 from k8snetc.ir.types import Address, Family, Network, Protocol

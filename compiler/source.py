@@ -71,9 +71,11 @@ class Source:
         `shown` gives a file the name that people know it by.
         """
         from k8snetc.compiler.pipeline import Timings, compile_program, no_collector
+        from k8snetc.compiler.progress import Progress
 
-        timings = Timings()
-        with no_collector(freeze=True):
+        progress = Progress(quiet=self.quiet or watch is not None)
+        timings = Timings(began=progress.step)
+        with progress.shown(), no_collector(freeze=True):
             compiled = compile_program(
                 self.paths, self.options, assume=self.assume, watch=watch, timings=timings
             )

@@ -130,6 +130,7 @@ def lab_command(
     from k8snetc.backends.common.run import CommandError
     from k8snetc.backends.target import InstallError
     from k8snetc.compiler.pipeline import read
+    from k8snetc.compiler.progress import Progress
     from k8snetc.lab.cluster import Cluster
     from k8snetc.lab.expect import Predictor
     from k8snetc.lab.from_manifests import topology_of
@@ -143,12 +144,15 @@ def lab_command(
         topology = topology_of(manifests)
         programs = programs_of(source, manifests, topology)
         wanted = _wanted(topology, programs, questions, most // tries)
+        progress = Progress(quiet=source.quiet, patience=0)
         with Cluster(topology, with_cgroups=backend == "ebpf") as cluster:
             source.say(_built(topology))
             if backend is not None:
                 _install(source, cluster, backend, variant, programs)
             predictor = Predictor(topology, programs if backend else {}, at_sockets=cluster.has_cgroups)
-            trials = _try(cluster, predictor, wanted, tries, timeout)
+            with progress.shown():
+                progress.step(f"{len(wanted)} targets to try, {tries} times each")
+                trials = _try(cluster, predictor, wanted, tries, timeout)
             _show(topology, trials, form)
             if hold:
                 _hold(cluster)

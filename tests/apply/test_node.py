@@ -61,7 +61,7 @@ def cluster(shared_cluster: Cluster, variant: str) -> Iterator[Cluster]:
 
 def k8snetc(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the command on w1."""
-    code = "from k8snetc.compiler.cli import main; main()"
+    code = "from k8snetc.compiler.entry import main; main()"
     return cluster.run(NODE, [sys.executable, "-c", code, *words], check=False)
 
 
@@ -157,7 +157,7 @@ def test_a_person_without_privilege_is_told(
     cluster: Cluster, backend: str, variant: str, tmp_path: Path
 ) -> None:
     words = ("--backend", backend, "--state-dir", str(tmp_path / "state"), "--yes")
-    code = "from k8snetc.compiler.cli import main; main()"
+    code = "from k8snetc.compiler.entry import main; main()"
     command = [
         "setpriv",
         "--reuid=65534",

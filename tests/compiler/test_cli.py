@@ -13,7 +13,8 @@ import click
 import pytest
 
 from k8snetc.backends.registry import NAMES
-from k8snetc.compiler.cli import COMMANDS, cli, main
+from k8snetc.compiler.cli import COMMANDS, cli
+from k8snetc.compiler.cli import run as run_here
 
 WEB = """
 apiVersion: v1
@@ -38,7 +39,7 @@ metadata: {name: other}
 
 def run(*args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    command = [sys.executable, "-c", "from k8snetc.compiler.cli import main; main()", *args]
+    command = [sys.executable, "-c", "from k8snetc.compiler.entry import main; main()", *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, input=stdin)
 
 
@@ -252,7 +253,7 @@ def test_everything_is_compared_but_where_it_stands(web: Path, tmp_path: Path) -
 
 
 def test_a_closed_pipe_and_a_full_disk() -> None:
-    code = "from k8snetc.compiler.cli import main; main()"
+    code = "from k8snetc.compiler.entry import main; main()"
     example = Path(__file__).parents[2] / "examples" / "online-boutique" / "manifests"
     words = f"{sys.executable} -c '{code}' compile {example} --assume-addresses -q --backend ebpf"
     piped = subprocess.run(
@@ -291,7 +292,7 @@ def test_no_uncaught_exception_ends_in_1(
 
     monkeypatch.setattr(cli, "main", broken)
     with pytest.raises(SystemExit) as end:
-        main()
+        sys.exit(run_here())
     assert end.value.code == code
 
 
@@ -299,7 +300,7 @@ def test_ctrl_c_is_130(web: Path) -> None:
     """While it waits for standard input."""
     # A shell that starts tests in the background has them ignore the signal.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "from k8snetc.compiler.cli import main; main()"
+    code += "from k8snetc.compiler.entry import main; main()"
     command = [sys.executable, "-c", code, "check", "-"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -316,6 +317,43 @@ def test_ctrl_c_is_130(web: Path) -> None:
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == "k8snetc: interrupted"
     assert "Traceback" not in said
+
+
+def test_ctrl_c_while_it_still_starts_shows_no_traceback() -> None:
+    """The signal comes while the command line is being imported, which is held up so that it surely does."""
+    code = """
+import os, signal, sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "k8snetc.compiler.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(30)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from k8snetc.compiler.entry import main
+sys.meta_path.insert(0, Slow())
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
+
+
+def test_closed_standard_streams(web: Path) -> None:
+    code = "from k8snetc.compiler.entry import main; main()"
+    words = f"{sys.executable} -c '{code}' check -q {web}"
+    for closed in ("<&-", "<&- 2>&-", ">&-", "<&- >&- 2>&-"):
+        done = subprocess.run(
+            ["bash", "-c", f"{words} {closed}"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, ""), closed
+    empty = subprocess.run(
+        ["bash", "-c", f"{words.replace(str(web), '-')} <&-"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert empty.returncode == 2
+    assert "no objects in it" in empty.stderr
 
 
 def _reads_standard_input(pid: int) -> bool:

@@ -14,7 +14,7 @@ from tests.support.lab import small
 
 ROOT = Path(__file__).parents[2]
 SHOP = str(ROOT / "examples/web-shop/manifests")
-MAIN = [sys.executable, "-c", "from k8snetc.compiler.cli import main; main()", "lab"]
+MAIN = [sys.executable, "-c", "from k8snetc.compiler.entry import main; main()", "lab"]
 
 
 def lab(*args: str) -> subprocess.CompletedProcess[str]:
