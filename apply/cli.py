@@ -15,7 +15,7 @@ from k8snetc.apply.document import as_json, load
 from k8snetc.apply.errors import ApplyError
 from k8snetc.apply.manifests import read
 from k8snetc.apply.options import OnNode, node_command
-from k8snetc.apply.plan import Plan, live_plan
+from k8snetc.apply.plan import Plan, live_plan, many
 from k8snetc.apply.render import as_markdown, as_text, clean
 from k8snetc.apply.session import Progress, Session, colourful, session
 from k8snetc.apply.transaction import (
@@ -131,7 +131,7 @@ def apply_command(
             here.target,
             found.program,
             here.store,
-            source=Installed(source.paths, found.digest, plan.summary),
+            source=Installed(source.paths, found.digest, plan.summary, pods=found.names),
             base=None if here.interrupted() else plan.base,
             wait=node.lock_timeout,
             watch=Progress(quiet=source.quiet),
@@ -156,7 +156,7 @@ def _apply_saved(source: Source, node: OnNode, plan_file: Path, *, yes: bool) ->
             here.target,
             saved.program,
             here.store,
-            source=Installed(saved.paths, saved.manifests, saved.summary),
+            source=Installed(saved.paths, saved.manifests, saved.summary, pods=saved.pods),
             base=saved.base,
             wait=node.lock_timeout,
             watch=Progress(quiet=source.quiet),
@@ -173,8 +173,8 @@ def _mention_interrupted(here: Session) -> None:
 
 def _worth_it(here: Session, plan: Plan, program: Program) -> bool:
     """Whether there is anything to install, undo or write down."""
-    installed = here.installed()
-    return plan.differs or bool(here.interrupted()) or installed is None or installed[1] != program
+    known = here.known()
+    return plan.differs or bool(here.interrupted()) or known is None or known[1] != program
 
 
 def _report(outcome: Outcome, *, verbose: int, quiet: bool) -> None:
@@ -188,8 +188,8 @@ def _report(outcome: Outcome, *, verbose: int, quiet: bool) -> None:
         return
     cut = f", {outcome.cut} kinds of old connections cut" if outcome.cut else ""
     click.echo(
-        f"Applied and verified: receipt {receipt.number}, {len(outcome.steps)} steps, {outcome.size:,} lines "
-        f"to the kernel{cut}, {receipt.seconds:.2f} s."
+        f"Applied and verified: receipt {receipt.number}, {many(len(outcome.steps), 'step')}, "
+        f"{many(outcome.size, 'line')} to the kernel{cut}, {receipt.seconds:.2f} s."
     )
     if verbose:
         for phase, seconds in outcome.timings:
@@ -212,10 +212,14 @@ def rollback_command(
 
     `status` lists the receipts. What is installed is compiled anew from the program that the receipt kept.
     """
-    with session(of_what_runs(node)) as here:
+    node = of_what_runs(node)
+    nothing = ApplyError("nothing is installed here, so there is nothing to go back to")
+    if node.backend is None:
+        raise nothing
+    with session(node) as here:
         now = here.installed()
         if now is None:
-            raise ApplyError("nothing is installed here, so there is nothing to go back to")
+            raise nothing
         if number is None:
             back = receipts.previous(here.store, now[0])
             if back is None:
@@ -226,7 +230,8 @@ def rollback_command(
             back = receipts.load(here.store, number)
         program = receipts.program_of(here.store, back.number)
         _mention_interrupted(here)
-        plan = here.plan(program, {}, f"receipt {back.number} of {back.time}")
+        pods = here.pods(back)
+        plan = here.plan(program, pods, f"receipt {back.number} of {back.time}")
         show(plan, form, full=full)
         if dry_run:
             return 0
@@ -238,7 +243,7 @@ def rollback_command(
             program,
             here.store,
             source=Installed(
-                back.sources, back.manifests, f"roll-back to receipt {back.number}", back.number
+                back.sources, back.manifests, f"roll-back to receipt {back.number}", back.number, pods
             ),
             base=None if here.interrupted() else plan.base,
             wait=node.lock_timeout,
@@ -286,10 +291,10 @@ def remove_command(*, node: OnNode, yes: bool, quiet: bool) -> int:
         if not plan.changes and not receipts.numbers(here.store) and not here.interrupted():
             click.echo("Nothing to do: nothing of k8snetc is installed.")
             return 0
-        if not confirmed(f"Remove all rules of k8snetc ({len(plan.changes):,} changes)?", yes=yes):
+        if not confirmed(f"Remove all rules of k8snetc ({many(len(plan.changes), 'change')})?", yes=yes):
             click.echo("k8snetc: nothing was changed", err=True)
             return 0
         outcome = remove(here.target, here.store, wait=node.lock_timeout, watch=Progress(quiet=quiet))
         if not quiet:
-            click.echo(f"Removed and verified: {len(outcome.steps)} steps.")
+            click.echo(f"Removed and verified: {many(len(outcome.steps), 'step')}.")
     return 0

@@ -19,7 +19,7 @@ from k8snetc.apply.document import SavedPlan, document, save, schema
 from k8snetc.apply.errors import ApplyError
 from k8snetc.apply.manifests import Read, read
 from k8snetc.apply.options import OnNode, node_command
-from k8snetc.apply.plan import Plan, set_plan
+from k8snetc.apply.plan import Plan, many, set_plan
 from k8snetc.apply.receipts import Receipt
 from k8snetc.apply.render import clean
 from k8snetc.apply.session import Session, session
@@ -113,7 +113,14 @@ def _live(source: Source, node: OnNode, form: str, out: Path | None, *, full: bo
             out,
             plan,
             SavedPlan(
-                plan.backend, plan.base, found.program, node.install, source.paths, found.digest, plan.summary
+                plan.backend,
+                plan.base,
+                found.program,
+                node.install,
+                source.paths,
+                found.digest,
+                plan.summary,
+                found.names,
             ),
         )
         source.say(f"saved the plan: k8snetc apply --plan {out}")
@@ -134,7 +141,7 @@ def _sets(source: Source, node: OnNode, before: tuple[str, ...], after: tuple[st
     return set_plan(
         old.program,
         new.program,
-        names={**old.names, **new.names},
+        names=(old.names, new.names),
         target=target,
         labels=(", ".join(before), ", ".join(after)),
     )
@@ -181,6 +188,9 @@ def _effects_since(kept: Path, found: Read) -> tuple[Effect, ...] | None:
     return effects(parse(kept.read_text("utf-8")), found.program, found.names)
 
 
+_NOTHING = "nothing is installed here; name the manifests to compare with"
+
+
 @click.command("verify")
 @optional_manifest_options
 @node_command
@@ -193,7 +203,11 @@ def verify_command(*, source: Source, node: OnNode, form: str, full: bool) -> in
     \b
     Exit codes: 0 all is there, 1 the node differs, 2 and above errors.
     """
-    with session(node if source.paths else of_what_runs(node)) as here:
+    if not source.paths:
+        node = of_what_runs(node)
+        if node.backend is None:
+            raise ApplyError(_NOTHING)
+    with session(node) as here:
         _mention(here)
         if source.paths:
             if source.options.node is None:
@@ -203,8 +217,8 @@ def verify_command(*, source: Source, node: OnNode, form: str, full: bool) -> in
         else:
             now = here.installed()
             if now is None:
-                raise ApplyError("nothing is installed here; name the manifests to compare with")
-            plan = here.plan(now[1], {}, f"receipt {now[0].number}")
+                raise ApplyError(_NOTHING)
+            plan = here.plan(now[1], here.pods(now[0]), f"receipt {now[0].number}")
     # The node is looked at against what it should be, so what an apply would add is what is missing.
     wrong = replace(plan, effects=(), drift=())
     if form != "text" or not wrong.differs:
@@ -250,7 +264,7 @@ def status_command(*, node: OnNode, form: str) -> int:
             _nothing(form)
             return 1
         receipt, program = now
-        plan = here.plan(program, {}, f"receipt {receipt.number}")
+        plan = here.plan(program, here.pods(receipt), f"receipt {receipt.number}")
         history = [receipts.load(here.store, n) for n in receipts.numbers(here.store)]
         details = here.target.details(program)
     if form == "json":
@@ -292,7 +306,7 @@ def _table(section: Section) -> Iterator[str]:
 
 def places(plan: Plan) -> str:
     """In how many places a node differs."""
-    return f"{len(plan.changes):,} place{'' if len(plan.changes) == 1 else 's'}"
+    return many(len(plan.changes), "place")
 
 
 def _nothing(form: str) -> None:

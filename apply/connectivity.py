@@ -42,6 +42,19 @@ Names = Mapping[Address, str]
 """What people call an address: `namespace/pod`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """The pods of the old and of the new manifests, None where they are not known."""
+
+    was: Names | None
+    will: Names | None
+
+    @property
+    def names(self) -> Names:
+        """What an address is called; if it is another pod's by now, by the new name."""
+        return {**(self.was or {}), **(self.will or {})}
+
+
 def cause(origin: Origin | None, *, old: bool = False) -> tuple[str, ...]:
     """An origin as `file:line`, marked if it is of the old program; nothing if it is not known."""
     if origin is None:
@@ -53,10 +66,16 @@ def _name(origin: Origin) -> str:
     return f"{origin.namespace}/{origin.name}" if origin.namespace else origin.name
 
 
-def effects(old: Program, new: Program, names: Names | None = None) -> tuple[Effect, ...]:
-    """Everything that changes for connections, services first. Empty if no packet is treated differently."""
+def effects(
+    old: Program, new: Program, names: Names | None = None, before: Names | None = None
+) -> tuple[Effect, ...]:
+    """Everything that changes for connections, services first. Empty if no packet is treated differently.
+
+    `names` are the pods of the new manifests, `before` those of the old, None where they are not known. By them a pod
+    that comes or goes is told from one that policy begins or ceases to hold for, and one that moved is known again.
+    """
     from k8snetc.apply.reach_policy import policy_effects
     from k8snetc.apply.reach_services import service_effects
 
-    named = names or {}
-    return (*service_effects(old, new, named), *policy_effects(old, new, named))
+    pods = Pods(before, names)
+    return (*service_effects(old, new, pods.names), *policy_effects(old, new, pods))

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from ipaddress import ip_address
 from pathlib import Path
 
 import orjson
 
+from k8snetc.apply.connectivity import Names
 from k8snetc.apply.errors import ApplyError
 from k8snetc.apply.plan import Plan
 from k8snetc.backends.target import Change, InstallOptions
@@ -37,6 +39,7 @@ class SavedPlan:
     paths: tuple[str, ...]
     manifests: str
     summary: str
+    pods: Names
 
 
 def schema() -> bytes:
@@ -82,6 +85,7 @@ def save(path: Path, plan: Plan, saved: SavedPlan) -> None:
         "install": asdict(saved.options),
         "paths": list(saved.paths),
         "manifests": saved.manifests,
+        "pods": {str(address): name for address, name in saved.pods.items()},
         "program": b64encode(to_json(saved.program)).decode(),
     }
     handle, temporary = tempfile.mkstemp(prefix=".k8snetc-", dir=path.parent)
@@ -110,6 +114,7 @@ def load(path: Path) -> SavedPlan:
             tuple(map(str, data["paths"])),
             str(data["manifests"]),
             str(data["summary"]),
+            {ip_address(address): str(name) for address, name in data["pods"].items()},
         )
     except (KeyError, TypeError, AttributeError, ValueError, DataError) as e:
         raise ApplyError(f"{path} is no saved plan ({e}); make one with `k8snetc diff --out FILE`") from e

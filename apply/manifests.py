@@ -7,9 +7,7 @@ become a program.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
     from k8snetc.compiler.source import Source
 
 GIT = "git:"
+_NO_FILE = {"120000": "link", "160000": "submodule"}
+"""By Git's mode."""
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -79,6 +79,10 @@ def _place(path: str) -> Iterator[str]:
 
 
 def _extract(path: str, folder: str) -> None:
+    """Write the files below a path of a revision into `folder`. Raises `InputError`.
+
+    Blobs as they are: `git archive` would leave out what `.gitattributes` marks `export-ignore`, and change line ends.
+    """
     from k8snetc.backends.common.run import CommandError, run_bytes
 
     revision, colon, inside = path.removeprefix(GIT).partition(":")
@@ -86,27 +90,60 @@ def _extract(path: str, folder: str) -> None:
     if not colon or not revision or revision.startswith("-"):
         raise InputError([Diagnostic(path, 0, "this is not git:REV:PATH", fix)])
     try:
-        archive = run_bytes(["git", "archive", "--format=tar", revision, "--", inside or "."])
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            _unpack(tar, Path(folder))
+        if os.path.normpath(inside).startswith("..") or os.path.isabs(inside):
+            raise InputError([Diagnostic(path, 0, "the path leads out of the current folder", fix)])
+        wanted = f":(literal){inside}" if inside not in ("", ".") else "."
+        listing = run_bytes(["git", "ls-tree", "-r", "-z", revision, "--", wanted])
+        entries = [_Entry.of(line) for line in listing.split(b"\0") if line]
+        if not entries:
+            raise InputError([Diagnostic(path, 0, f"there is no {inside or 'file'} in {revision}", fix)])
+        _refuse_what_is_no_file(path, entries)
+        files = [
+            e for e in entries if e.kind == "blob" and (e.manifest or e.name == os.path.normpath(inside))
+        ]
+        names = "".join(f"{e.blob}\n" for e in files).encode()
+        content = run_bytes(["git", "cat-file", "--batch"], stdin=names) if files else b""
     except CommandError as e:
         raise InputError([Diagnostic(path, 0, f"git can't read this: {e.output}", fix)]) from e
-    except tarfile.TarError as e:
-        raise InputError([Diagnostic(path, 0, f"git's archive can't be unpacked: {e}", fix)]) from e
+    at = 0
+    for entry in files:
+        size, at = int(content[at : (end := content.index(b"\n", at))].rsplit(b" ", 1)[1]), end + 1
+        place = Path(folder, entry.name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content[at : at + size])
+        at += size + 1
 
 
-def _unpack(tar: tarfile.TarFile, folder: Path) -> None:
-    """Regular files only: a link in a repository could lead anywhere. (Debian 12's tarfile has no filters.)"""
-    for member in tar:
-        content = tar.extractfile(member) if member.isfile() else None
-        if (
-            content is not None
-            and ".." not in Path(member.name).parts
-            and not Path(member.name).is_absolute()
-        ):
-            place = folder / member.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content.read())
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of `git ls-tree`."""
+
+    mode: str
+    kind: str
+    blob: str
+    name: str
+
+    @staticmethod
+    def of(line: bytes) -> _Entry:
+        head, _, name = line.partition(b"\t")
+        mode, kind, blob = head.decode("ascii").split(" ")
+        return _Entry(mode, kind, blob, os.fsdecode(name))
+
+    @property
+    def manifest(self) -> bool:
+        return self.name.endswith(_SUFFIXES)
+
+
+def _refuse_what_is_no_file(path: str, entries: Sequence[_Entry]) -> None:
+    """A link or a submodule may stand for manifests: leaving them out in silence would compare half of them."""
+    bad = [
+        Diagnostic(path, 0, f"{e.name} is a {what}, which is not followed in Git", "name a folder without it")
+        for e in entries
+        if (what := _NO_FILE.get(e.mode, "path of no file" if ".." in Path(e.name).parts else ""))
+        and (e.manifest or e.kind == "commit")
+    ]
+    if bad:
+        raise InputError(bad)
 
 
 def _shown(file: str, places: Iterable[tuple[str, str]]) -> str:

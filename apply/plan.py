@@ -56,14 +56,14 @@ class Plan:
         if self.effects:
             kinds = Counter(e.symbol for e in self.effects)
             words = ", ".join(f"{kinds[s]} {w}" for s, w in SYMBOLS.items() if kinds[s])
-            parts.append(f"{_many(len(self.effects), 'connectivity change')} ({words})")
+            parts.append(f"{many(len(self.effects), 'connectivity change')} ({words})")
         elif self.effects is not None and (self.changes or self.texts):
             parts.append("no connectivity changes")
         if self.changes:
-            steps = f" in {_many(len(self.steps), 'step')}" if self.steps else ""
-            parts.append(f"{_many(len(self.changes), 'change')} of rules and sets{steps}")
+            steps = f" in {many(len(self.steps), 'step')}" if self.steps else ""
+            parts.append(f"{many(len(self.changes), 'change')} of rules and sets{steps}")
         if self.texts:
-            parts.append(f"{_many(len(self.texts), 'file')} of golden output")
+            parts.append(f"{many(len(self.texts), 'file')} of golden output")
         text = "; ".join(parts)
         return f"{text[:1].upper()}{text[1:]}."
 
@@ -72,7 +72,8 @@ SYMBOLS = {"+": "gained", "-": "lost", "~": "changed"}
 """The legend of connectivity; of rules it is added, removed, changed."""
 
 
-def _many(number: int, what: str) -> str:
+def many(number: int, what: str) -> str:
+    """`1 step`, `2,000 steps`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -85,12 +86,13 @@ def live_plan(
     installed: Program | None,
     expected: str = "",
     names: Names | None = None,
+    was_names: Names | None = None,
     new: str = "the manifests",
 ) -> Plan:
     """From what the node runs to `program`. `installed` is the program of the newest receipt, None if there is none.
 
     `expected` is the fingerprint of the state that the newest receipt left; `before` is the state that the first apply
-    found. Raises `UnsupportedError`.
+    found. `names` are the pods of the manifests, `was_names` those of the receipt. Raises `UnsupportedError`.
     """
     goal = target.grounded(target.desired(program), before)
     changes = target.changes(live, goal)
@@ -108,7 +110,7 @@ def live_plan(
         target.name,
         program.node.name or "",
         base,
-        effects(known, program, names) if known is not None else None,
+        effects(known, program, names, was_names) if known is not None else None,
         changes,
         drift,
         tuple(s.title for s in steps),
@@ -122,11 +124,11 @@ def set_plan(
     old: Program,
     new: Program,
     *,
-    names: Names | None = None,
+    names: tuple[Names | None, Names | None] = (None, None),
     target: Target[S] | None = None,
     labels: tuple[str, str],
 ) -> Plan:
-    """From one set of manifests to another; with a target also in its words."""
+    """From one set of manifests to another; with a target also in its words. `names` are the old and the new pods."""
     changes: tuple[Change, ...] = ()
     if target is not None:
         changes = target.changes(target.desired(old), target.desired(new))
@@ -134,7 +136,7 @@ def set_plan(
         *labels,
         target.name if target is not None else "",
         new.node.name or "",
-        effects=effects(old, new, names),
+        effects=effects(old, new, names[1], names[0]),
         changes=changes,
         assumed=old.assumed or new.assumed,
     )

@@ -5,19 +5,20 @@ Knows: the enforcements of two programs and the interpreter. Must not know: serv
 A connection needs the egress of its source and the ingress of its destination. So three kinds of pairs are looked at:
 into pods with changed ingress from whoever has no egress policy here; out of pods with changed egress to whoever has
 no ingress policy here; and between pods of this node that have both. A node's own traffic, a pod's to itself and to its
-node are never judged, and so never listed.
+node are never judged, and so never listed. Where no pod is yet, or no longer, nothing is reached: a pod that comes
+gains what policy allows it, one that goes loses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from k8snetc.apply.connectivity import Effect, Names, cause
+from k8snetc.apply.connectivity import Effect, Names, Pods, cause
 from k8snetc.apply.partition import address_classes, port_classes, representative, without
-from k8snetc.apply.words import people, pods, ports, protocol
+from k8snetc.apply.policy_lines import PROTOCOLS, Causes, Line, Lines, Traffic, together, with_moves
 from k8snetc.ir.addresses import Range, address_of, range_of
-from k8snetc.ir.interpret import Interpreter, Judgement, Sender
+from k8snetc.ir.interpret import Denial, Interpreter, Judgement, Sender
 from k8snetc.ir.types import (
     Address,
     Direction,
@@ -31,36 +32,34 @@ from k8snetc.ir.types import (
     Rule,
 )
 
-PROTOCOLS: tuple[Protocol | None, ...] = (*Protocol, None)
+_NO_POD = Judgement(Denial(Direction.INGRESS, "", ()), ())
+"""What becomes of a packet to or from a pod that isn't there."""
 _Content = tuple[object, ...]
-_Causes = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Pods that both programs treat alike in one direction: the rules that `was` and `will` apply to them."""
+    """Pods that both programs treat alike in one direction: the rules that `was` and `will` apply to them.
+
+    None: there is no such pod (yet, or any more).
+    """
 
     pods: tuple[int, ...]
-    was: tuple[Enforcement, ...]
-    will: tuple[Enforcement, ...]
+    was: tuple[Enforcement, ...] | None
+    will: tuple[Enforcement, ...] | None
     changed: bool
 
-
-@dataclass(slots=True)
-class _Traffic:
-    """Which protocols and ports of a pair of classes change the same way."""
-
-    ports: dict[Protocol | None, list[PortRange]] = field(default_factory=dict)
-
-    def key(self) -> tuple[tuple[Protocol | None, str], ...]:
-        return tuple((p, ports(r)) for p, r in self.ports.items())
+    @property
+    def both(self) -> tuple[Enforcement, ...]:
+        return (*(self.was or ()), *(self.will or ()))
 
 
 class _Side:
     """One program with what is looked up often."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, pods: Names | None) -> None:
         self.program = program
+        self._pods = pods
         self.prefixes: Mapping[str, tuple[Prefix, ...]] = {s.name: s.prefixes for s in program.sets}
         self.whole = Interpreter(program)
 
@@ -72,7 +71,18 @@ class _Side:
                     found.setdefault(int(pod), []).append(e)
         return found
 
-    def content(self, enforcements: Sequence[Enforcement]) -> _Content:
+    def rules_of(
+        self, family: Family, pod: int, enforced: Mapping[int, list[Enforcement]]
+    ) -> tuple[Enforcement, ...] | None:
+        """What `enforced` holds for a pod; None if there is no such pod."""
+        found = enforced.get(pod)
+        if found is None and self._pods is not None and address_of(family, pod) not in self._pods:
+            return None
+        return tuple(found or ())
+
+    def content(self, enforcements: Sequence[Enforcement] | None) -> _Content | None:
+        if enforcements is None:
+            return None
         return tuple(
             (e.isolated, *(tuple(self._rule(r) for r in tier) for tier in (e.rules, e.admin, e.baseline)))
             for e in enforcements
@@ -86,14 +96,16 @@ class _Side:
             None if rule.peers is None else self.prefixes[rule.peers],
         )
 
-    def alone(self, enforcements: Sequence[Enforcement]) -> Interpreter:
+    def alone(self, enforcements: Sequence[Enforcement] | None) -> Interpreter | None:
         """An interpreter that judges by these enforcements only, which is one direction only."""
+        if enforcements is None:
+            return None
         return Interpreter(
             replace(self.program, frontends=(), balancers=(), enforcements=tuple(enforcements))
         )
 
-    def peers(self, family: Family, enforcements: Sequence[Enforcement]) -> list[list[Range]]:
-        names = {r.peers for e in enforcements for r in _rules(e) if r.peers is not None}
+    def peers(self, family: Family, enforcements: Sequence[Enforcement] | None) -> list[list[Range]]:
+        names = {r.peers for e in enforcements or () for r in _rules(e) if r.peers is not None}
         return [[range_of(family, p) for p in self.prefixes[n]] for n in sorted(names)]
 
 
@@ -104,19 +116,22 @@ class _Scope:
     family: Family
     was: _Side
     will: _Side
-    lines: _Lines
+    lines: Lines
 
 
-def policy_effects(old: Program, new: Program, names: Names) -> tuple[Effect, ...]:
+def policy_effects(old: Program, new: Program, pods_: Pods) -> tuple[Effect, ...]:
     """One line for each thing that changes, pods that it changes for put together."""
-    was, will = _Side(old), _Side(new)
-    return tuple(effect for family in Family for effect in _family(family, was, will, names))
+    was, will = _Side(old, pods_.was), _Side(new, pods_.will)
+    names = pods_.names
+    found = {family: with_moves(list(_family(family, was, will, names))) for family in Family}
+    known = {a.version for a in names} | {e.family for side in (was, will) for e in side.program.enforcements}
+    return tuple(together(found, both=known.issuperset(Family)))
 
 
-def _family(family: Family, was: _Side, will: _Side, names: Names) -> Iterator[Effect]:
+def _family(family: Family, was: _Side, will: _Side, names: Names) -> Iterator[Line]:
     groups = {d: _groups(family, d, was, will) for d in Direction}
     held = {d: sorted({p for g in groups[d] for p in g.pods}) for d in Direction}
-    scope = _Scope(family, was, will, _Lines(family, names))
+    scope = _Scope(family, was, will, Lines(family, names))
     for direction, other in ((Direction.INGRESS, Direction.EGRESS), (Direction.EGRESS, Direction.INGRESS)):
         for group in groups[direction]:
             if group.changed:
@@ -125,20 +140,20 @@ def _family(family: Family, was: _Side, will: _Side, names: Names) -> Iterator[E
         for destination in groups[Direction.INGRESS]:
             if source.changed or destination.changed:
                 _both_sided(scope, source, destination)
-    yield from scope.lines.effects()
+    yield from scope.lines.lines()
 
 
 def _groups(family: Family, direction: Direction, was: _Side, will: _Side) -> list[_Group]:
     before, after = was.enforced(family, direction), will.enforced(family, direction)
-    found: dict[tuple[_Content, _Content], list[int]] = {}
+    found: dict[tuple[_Content | None, _Content | None], list[int]] = {}
     for pod in sorted({*before, *after}):
-        key = (was.content(before.get(pod, ())), will.content(after.get(pod, ())))
-        found.setdefault(key, []).append(pod)
+        old, new = was.rules_of(family, pod, before), will.rules_of(family, pod, after)
+        found.setdefault((was.content(old), will.content(new)), []).append(pod)
     return [
         _Group(
             tuple(members),
-            tuple(before.get(members[0], ())),
-            tuple(after.get(members[0], ())),
+            was.rules_of(family, members[0], before),
+            will.rules_of(family, members[0], after),
             changed=key[0] != key[1],
         )
         for key, members in found.items()
@@ -150,7 +165,7 @@ def _one_sided(scope: _Scope, direction: Direction, group: _Group, others: Seque
     family, was, will = scope.family, scope.was, scope.will
     alone = was.alone(group.was), will.alone(group.will)
     sets = [*was.peers(family, group.was), *will.peers(family, group.will)]
-    classes = port_classes_of((*group.was, *group.will))
+    classes = port_classes_of(group.both)
     node = {int(a) for s in (was, will) for a in s.program.node.addresses if a.version == family}
     for held in address_classes(family, sets).values():
         rest = without(held, {*others, *(node if direction is Direction.EGRESS else ())})
@@ -170,7 +185,11 @@ def _both_sided(scope: _Scope, source: _Group, destination: _Group) -> None:
     family, was, will = scope.family, scope.was, scope.will
     to_sets = [*was.peers(family, source.was), *will.peers(family, source.will)]
     from_sets = [*was.peers(family, destination.was), *will.peers(family, destination.will)]
-    classes = port_classes_of((*source.was, *source.will, *destination.was, *destination.will))
+    classes = port_classes_of((*source.both, *destination.both))
+    sides = (
+        None if source.was is None or destination.was is None else was.whole,
+        None if source.will is None or destination.will is None else will.whole,
+    )
     for sources in _split(family, source.pods, from_sets):
         for destinations in _split(family, destination.pods, to_sets):
             a = sources[0]
@@ -180,7 +199,7 @@ def _both_sided(scope: _Scope, source: _Group, destination: _Group) -> None:
             if b is None:
                 continue
             pair = address_of(family, a), address_of(family, b)
-            for change, traffic in _judged((was.whole, will.whole), pair, classes).items():
+            for change, traffic in _judged(sides, pair, classes).items():
                 scope.lines.add(
                     Direction.INGRESS, change, traffic, tuple(destinations), [(s, s) for s in sources]
                 )
@@ -213,24 +232,27 @@ def _rules(enforcement: Enforcement) -> tuple[Rule, ...]:
 
 
 def _judged(
-    sides: tuple[Interpreter, Interpreter],
+    sides: tuple[Interpreter | None, Interpreter | None],
     pair: tuple[Address, Address],
     classes: Mapping[Protocol | None, Sequence[PortRange]],
-) -> dict[tuple[str, _Causes], _Traffic]:
+) -> dict[tuple[str, Causes], Traffic]:
     """What changes between two addresses: by symbol and cause, the protocols and ports."""
-    found: dict[tuple[str, _Causes], _Traffic] = {}
+    found: dict[tuple[str, Causes], Traffic] = {}
     for one, ranges in classes.items():
         for ports_ in ranges:
-            before, after = (s.judge(Sender.EXTERNAL, *pair, one, ports_.first) for s in sides)
+            before, after = (
+                s.judge(Sender.EXTERNAL, *pair, one, ports_.first) if s is not None else _NO_POD
+                for s in sides
+            )
             if (before.denial is None) == (after.denial is None):
                 continue
             symbol = "+" if after.denial is None else "-"
             change = (symbol, _causes(before, after))
-            found.setdefault(change, _Traffic()).ports.setdefault(one, []).append(ports_)
+            found.setdefault(change, Traffic()).ports.setdefault(one, []).append(ports_)
     return found
 
 
-def _causes(before: Judgement, after: Judgement) -> _Causes:
+def _causes(before: Judgement, after: Judgement) -> Causes:
     """The rule that allows now, or allowed; else the policies that isolate now, or did."""
     granting, refusing = (after, before) if after.denial is None else (before, after)
     gained = granting is after
@@ -243,63 +265,3 @@ def _causes(before: Judgement, after: Judgement) -> _Causes:
         # A rule that went with a policy that stays is the cause; a policy that is new is one whatever allowed before.
         found = (*denying, *(c for c in found if c.removeprefix("was ") not in known))
     return tuple(dict.fromkeys(found))
-
-
-class _Lines:
-    """Collects changes and puts together those that differ in one respect only."""
-
-    def __init__(self, family: Family, names: Names) -> None:
-        self._family = family
-        self._names = names
-        self._found: dict[
-            tuple[Direction, str, tuple[tuple[Protocol | None, str], ...], tuple[int, ...]],
-            tuple[list[Range], dict[str, None]],
-        ] = {}
-
-    def add(
-        self,
-        direction: Direction,
-        change: tuple[str, _Causes],
-        traffic: _Traffic,
-        members: tuple[int, ...],
-        peers: Sequence[Range],
-    ) -> None:
-        symbol, causes = change
-        ranges, known = self._found.setdefault((direction, symbol, traffic.key(), members), ([], {}))
-        ranges.extend(peers)
-        known |= dict.fromkeys(causes)
-
-    def effects(self) -> Iterator[Effect]:
-        merged: dict[
-            tuple[Direction, str, tuple[tuple[Protocol | None, str], ...], tuple[Range, ...]],
-            tuple[set[int], dict[str, None]],
-        ] = {}
-        for (direction, symbol, traffic, members), (ranges, causes) in self._found.items():
-            key = (direction, symbol, traffic, tuple(sorted(ranges)))
-            pods_, known = merged.setdefault(key, (set(), {}))
-            pods_.update(members)
-            known.update(causes)
-        for (direction, symbol, traffic, peers), (pods_, known) in merged.items():
-            mine = pods(self._family, pods_, self._names)
-            theirs = people(self._family, peers, self._names)
-            inward = direction is Direction.INGRESS
-            for protocols, numbers in _joined(traffic):
-                yield Effect(
-                    symbol,
-                    theirs if inward else mine,
-                    mine if inward else theirs,
-                    protocols,
-                    numbers,
-                    causes=tuple(known),
-                    count=len(pods_),
-                )
-
-
-def _joined(traffic: Iterable[tuple[Protocol | None, str]]) -> Iterator[tuple[str, str]]:
-    """Protocols with the same ports in one; all of them are "" (any)."""
-    by_ports: dict[str, list[Protocol | None]] = {}
-    for one, numbers in traffic:
-        by_ports.setdefault("" if one is None else numbers, []).append(one)
-    for numbers, protocols in by_ports.items():
-        every = set(protocols) == set(PROTOCOLS)
-        yield "" if every else ", ".join(protocol(p) for p in protocols), numbers

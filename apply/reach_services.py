@@ -14,7 +14,8 @@ from ipaddress import ip_address
 
 from k8snetc.apply.connectivity import Effect, Names, cause
 from k8snetc.apply.partition import LAST_PORT, address_classes, representative
-from k8snetc.apply.words import listed, people
+from k8snetc.apply.reach_node import node_effects
+from k8snetc.apply.words import Group, listed, people
 from k8snetc.ir.addresses import Range, address_of, prefix_of, range_of
 from k8snetc.ir.interpret import Interpreter, Packet, Sender
 from k8snetc.ir.types import (
@@ -100,6 +101,11 @@ class _Side:
         self.frontends = {_key(f): f for f in program.frontends}
         self.balancers = {b.name: b for b in program.balancers}
         self.sets = {s.name: s for s in program.sets}
+
+    def all_local(self, key: _Key, places: frozenset[tuple[str, int]]) -> bool:
+        """Whether these endpoints of a frontend are all of this node's pods."""
+        known = {_place(e.address, e.port): e.local for b in _balancers_of(self, key) for e in b.endpoints}
+        return all(known.get(text.partition(" ")[0], False) for text, _ in places)
 
     def node_address(self, family: Family) -> Address:
         return next(a for a in self.program.node.addresses if a.version == family)
@@ -192,7 +198,7 @@ def service_effects(old: Program, new: Program, names: Names) -> tuple[Effect, .
         _effect(source.partition("\n")[2], delta, protocol, many)
         for (source, delta, protocol), many in found.items()
     ]
-    return (*lines, *_addresses(old, new), *_node(old, new))
+    return (*lines, *node_effects(old, new))
 
 
 def _order(key: _Key) -> tuple[int, bool, int, str, int]:
@@ -238,10 +244,12 @@ def _deltas(
         else:
             seen.setdefault(line, []).append(label)
     for line in {**dict.fromkeys(ranges), **dict.fromkeys(seen)}:
-        who = [people(family, ranges[line], names)] if line in ranges else []
-        labels = [n for n in seen.get(line, ()) if n not in who]
-        everybody = who and who[0].startswith("everyone (")
-        yield who[0] if everybody and _NODE in labels else ", ".join([*who, *labels]), *line
+        group = people(family, ranges[line], names) if line in ranges else None
+        labels = seen.get(line, [])
+        everybody = group is not None and group == Group(everyone=True)
+        words = [group.text(family)] if group is not None else []
+        # "everyone except A, B, the node itself" would say the contrary.
+        yield words[0] if everybody and _NODE in labels else "; and ".join([*words, *labels]), *line
 
 
 def _clients(key: _Key, was: _Side, will: _Side) -> Iterator[tuple[str, Sender, Address, str, list[Range]]]:
@@ -327,17 +335,20 @@ def _affinity(seconds: int | None) -> str:
 def _causes(key: _Key, was: _Side, will: _Side, before: _Treatment, after: _Treatment) -> tuple[str, ...]:
     """The slices of endpoints that come and go; the service where it is not (only) them."""
     found: dict[str, None] = {}
+    now, then = will.frontends.get(key), was.frontends.get(key)
+    local = [side.all_local(key, t.endpoints) for side, t in ((was, before), (will, after))]
     for side, gained, lost in ((will, after, before), (was, before, after)):
-        if not (before.serves and after.serves):
+        if now is None or then is None:
             break
         for place in gained.endpoints - lost.endpoints:
             for b in _balancers_of(side, key):
                 for e in b.endpoints:
-                    if place[0].startswith(_place(e.address, e.port)):
+                    if place[0].partition(" ")[0] == _place(e.address, e.port):
                         found |= dict.fromkeys(cause(e.origin, old=side is was))
     if found:
-        return tuple(sorted(found))
-    now, then = will.frontends.get(key), was.frontends.get(key)
+        # Nothing at all, or only what is local, from now on or until now: that may be the service's doing.
+        service = now is not None and (local[0] != local[1] or not (before.serves and after.serves))
+        return (*(cause(now.origin) if service and now is not None else ()), *sorted(found))
     return (
         _origin(now.origin, old=False)
         if now is not None
@@ -347,56 +358,3 @@ def _causes(key: _Key, was: _Side, will: _Side, before: _Treatment, after: _Trea
 
 def _origin(origin: Origin | None, *, old: bool) -> tuple[str, ...]:
     return cause(origin, old=old)
-
-
-def _addresses(old: Program, new: Program) -> Iterator[Effect]:
-    """Service addresses where what no frontend defines is refused, and where it no longer is."""
-    for family in Family:
-        sides = []
-        for program in (old, new):
-            sets = {s.name: s for s in program.sets if s.family is family}
-            sides += [
-                [r for n in names if n in sets for r in _ranges(sets[n])]
-                for names in (program.rejects, program.drops)
-            ]
-        words = ("passed on", "refused", "dropped", "refused")
-        for mask, held in sorted(address_classes(family, sides).items()):
-            before, after = words[mask & 3], words[mask >> 2]
-            if before != after:
-                yield Effect(
-                    "~",
-                    f"everyone (IPv{family})",
-                    f"service addresses {people(family, held, {})}",
-                    detail=f"what no service port defines: {before} -> {after}",
-                )
-
-
-def _node(old: Program, new: Program) -> Iterator[Effect]:
-    """What the node as a whole does differently."""
-    facts = (
-        ("node ports on 127.0.0.0/8", old.node.localhost_nodeports, new.node.localhost_nodeports),
-        ("packets that conntrack calls invalid are dropped", old.node.drop_invalid, new.node.drop_invalid),
-    )
-    used = bool(old.frontends and new.frontends)
-    for what, before, after in facts:
-        if used and before != after:
-            yield Effect("~", "everyone", what, detail=f"{_yes(before)} -> {_yes(after)}")
-    if used and old.node.nodeport_networks != new.node.nodeport_networks:
-        there = [", ".join(map(str, n.nodeport_networks)) or "all addresses" for n in (old.node, new.node)]
-        yield Effect("~", "everyone", "node ports are served on", detail=" -> ".join(there))
-    for gone, come, symbol in ((old, new, "-"), (new, old, "+")):
-        kept = {(a.protocol, a.port) for a in come.admissions}
-        for a in gone.admissions:
-            if (a.protocol, a.port) not in kept:
-                yield Effect(
-                    symbol,
-                    "everyone",
-                    "the node's health check port",
-                    a.protocol.value.upper(),
-                    str(a.port),
-                    causes=cause(a.origin, old=symbol == "-"),
-                )
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

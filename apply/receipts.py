@@ -3,18 +3,22 @@
 Knows: the files of the state directory and their form. Must not know: how anything is installed.
 
 Files: `NNNNNN.receipt` (JSON, small), `NNNNNN.program` (the program, for roll-back and for telling what a change does),
+`NNNNNN.pods` (what the pods are called, if that is known: compressed, a line each),
 `journal` (only while a change is under way, or after it was killed), `before` (what ran before the first apply).
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import Path
 
 import orjson
 
+from k8snetc.apply.connectivity import Names
 from k8snetc.apply.errors import StateError
 from k8snetc.apply.store import Store
 from k8snetc.ir.data import DataError, from_json, to_json
@@ -62,32 +66,44 @@ def digest(data: bytes) -> str:
     return sha256(data).hexdigest()
 
 
-def save(store: Store, receipt: Receipt, program: Program) -> None:
-    """Write a receipt and its program, then forget the oldest."""
+def save(store: Store, receipt: Receipt, program: Program, pods: Names | None = None) -> None:
+    """Write a receipt, its program and its pods, then forget the oldest."""
+    if pods is not None:
+        lines = "".join(f"{address} {name}\n" for address, name in pods.items())
+        store.write(f"{receipt.number:06}.pods", zlib.compress(lines.encode("utf-8", "surrogateescape"), 1))
     store.write(f"{receipt.number:06}.program", to_json(program))
     store.write(f"{receipt.number:06}.receipt", orjson.dumps({"format_version": FORMAT, **asdict(receipt)}))
     for old in numbers(store)[:-KEEP]:
-        store.remove(f"{old:06}.receipt")
-        store.remove(f"{old:06}.program")
+        for kind in ("receipt", "program", "pods"):
+            store.remove(f"{old:06}.{kind}")
 
 
 def numbers(store: Store) -> list[int]:
     """The numbers of all receipts, oldest first."""
-    return [int(n.removesuffix(".receipt")) for n in store.names() if n.endswith(".receipt")]
+    bare = (n.removesuffix(".receipt") for n in store.names() if n.endswith(".receipt"))
+    return sorted(int(n) for n in bare if n.isdecimal())
 
 
 def load(store: Store, number: int) -> Receipt:
     """The receipt of that number. Raises `StateError` if it is missing or damaged."""
     data = store.read(f"{number:06}.receipt")
+    if data is None:
+        raise StateError(
+            f"there is no receipt {number} in {store.path}; `k8snetc status` lists those that are"
+        )
     try:
-        document = orjson.loads(data or b"")
+        document = orjson.loads(data)
         if document.pop("format_version") != FORMAT:
-            raise StateError(f"receipt {number} was written by another version of k8snetc")
+            raise StateError(
+                f"receipt {number} was written by another version of k8snetc; remove {store.path} and apply again: "
+                "what is installed is found without it"
+            )
         document["sources"] = tuple(document["sources"])
         document["steps"] = tuple(document["steps"])
         return Receipt(**document)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise StateError(f"receipt {number} in {store.path} is missing or damaged: {e}") from e
+        fix = "remove its file and apply again"
+        raise StateError(f"receipt {number} in {store.path} is damaged: {e}; {fix}") from e
 
 
 def newest(store: Store) -> Receipt | None:
@@ -105,6 +121,18 @@ def program_of(store: Store, number: int) -> Program:
         return from_json(store.read(f"{number:06}.program") or b"")
     except DataError as e:
         raise StateError(f"the program of receipt {number} in {store.path} is missing or damaged: {e}") from e
+
+
+def pods_of(store: Store, number: int) -> Names | None:
+    """What the pods of a receipt's manifests are called; None if that is not known."""
+    try:
+        data = store.read(f"{number:06}.pods")
+        if data is None:
+            return None
+        lines = zlib.decompress(data).decode("utf-8", "surrogateescape").splitlines()
+        return {ip_address(address): name for address, _, name in (x.partition(" ") for x in lines)}
+    except (StateError, ValueError, zlib.error):
+        return None  # then a plan says a little less
 
 
 def previous(store: Store, now: Receipt) -> Receipt | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from k8snetc.apply.plan import SYMBOLS, Plan
+from k8snetc.apply.plan import SYMBOLS, Plan, many
 from k8snetc.backends.target import Change
 
 MOST_EFFECTS = 200
@@ -143,7 +143,7 @@ def _markdown(plan: Plan, *, full: bool) -> Iterator[str]:
     for title, changes in (("Drift", plan.drift), (f"Rules ({plan.backend})", plan.changes)):
         if changes:
             lines = [_signed(x) for x in _changes(changes, lambda _, x: x, full=full)]
-            yield from _folded(f"{title}: {len(changes):,} changes", lines)
+            yield from _folded(f"{title}: {many(len(changes), 'change')}", lines)
     for one in plan.texts:
         yield from _folded("Golden output", [clean(x) for x in one.splitlines()])
 

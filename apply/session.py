@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import click
 
 from k8snetc.apply import journal, receipts
+from k8snetc.apply.connectivity import Names
+from k8snetc.apply.errors import StateError
 from k8snetc.apply.options import OnNode
 from k8snetc.apply.plan import Plan, live_plan
 from k8snetc.apply.receipts import Receipt
 from k8snetc.apply.store import Store, open_store
-from k8snetc.apply.transaction import before_first
+from k8snetc.apply.transaction import before_first, installed
 from k8snetc.backends.target import Step, Target
-from k8snetc.ir.types import Address, Program
+from k8snetc.ir.types import Program
 
 
 def colourful() -> bool:
@@ -29,7 +31,10 @@ def colourful() -> bool:
 
 
 class Progress:
-    """A line that is written over, on a terminal only; notes stay."""
+    """A line that is written over, on a terminal only; notes stay.
+
+    A terminal that is gone (the connection broke, or `| head` had enough) stops nobody: least of all putting back.
+    """
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -37,18 +42,23 @@ class Progress:
 
     def began(self, at: int, total: int, step: Step) -> None:
         """Show the step that runs."""
-        if self._shown:
+        if not self._shown:
+            return
+        with suppress(OSError):
             width = max(20, _columns() - 1)
             click.echo(f"\r\x1b[K[{at + 1}/{total}] {step.title}"[: width + 4], err=True, nl=False)
 
     def ended(self, at: int, total: int, step: Step) -> None:
         """Take the line away after the last step."""
-        if self._shown and at + 1 == total:
+        if not self._shown or at + 1 != total:
+            return
+        with suppress(OSError):
             click.echo("\r\x1b[K", err=True, nl=False)
 
     def note(self, text: str) -> None:
         """Say something that matters also when quiet."""
-        click.echo(f"{chr(13)}\x1b[Kk8snetc: {text}" if self._shown else f"k8snetc: {text}", err=True)
+        with suppress(OSError):
+            click.echo(f"{chr(13)}\x1b[Kk8snetc: {text}" if self._shown else f"k8snetc: {text}", err=True)
 
 
 def _columns() -> int:
@@ -72,23 +82,38 @@ class Session:
             return None
         return now, receipts.program_of(self.store, now.number)
 
+    def known(self) -> tuple[Receipt, Program | None] | None:
+        """The same, with None for a program that can't be read. Raises `ApplyError` if it is another back end's."""
+        now = installed(self.target, self.store)
+        if now is None:
+            return None
+        try:
+            return now, receipts.program_of(self.store, now.number)
+        except StateError:
+            return now, None
+
     def interrupted(self) -> str:
         """What was killed half way and isn't undone yet, "" if nothing."""
         left = journal.pending(self.store)
         return left.what if left is not None else ""
 
-    def plan(self, program: Program, names: dict[Address, str], new: str) -> Plan:
-        """From what is live to `program`."""
+    def pods(self, receipt: Receipt) -> Names | None:
+        """The pods of the manifests that a receipt is about, None if that is not known."""
+        return receipts.pods_of(self.store, receipt.number)
+
+    def plan(self, program: Program, names: Names | None, new: str) -> Plan:
+        """From what is live to `program`. Raises `ApplyError` if another back end is installed here."""
+        known = self.known()
         live = self.target.observe()
-        installed = self.installed()
         return live_plan(
             self.target,
             program,
             live=live,
             before=before_first(self.target, self.store) or live,
-            installed=installed[1] if installed is not None else None,
-            expected=installed[0].state if installed is not None else "",
+            installed=known[1] if known is not None else None,
+            expected=known[0].state if known is not None else "",
             names=names,
+            was_names=self.pods(known[0]) if known is not None else None,
             new=new,
         )
 

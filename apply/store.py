@@ -36,7 +36,9 @@ class Store:
     def read(self, name: str) -> bytes | None:
         """The content of a file, None where there is none. Raises `StateError` for one that isn't safe."""
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._dir)
+            # Without O_NONBLOCK a named pipe in the place of the file would be waited for.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(name, flags, dir_fd=self._dir)
         except FileNotFoundError:
             return None
         except OSError as e:
@@ -158,4 +160,11 @@ def open_store(path: Path) -> Store:
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         os.close(fd)
         raise StateError(f"{path} could be changed by others; it must be ours, with mode 0700")
+    above = os.stat("..", dir_fd=fd)
+    if above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX:
+        os.close(fd)
+        raise StateError(
+            f"{path} could be replaced by others, who may write to the folder above it; "
+            "give another directory with --state-dir"
+        )
     return Store(path, fd)

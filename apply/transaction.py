@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Protocol, TypeVar
 
 from k8snetc.apply import journal, receipts
+from k8snetc.apply.connectivity import Names
 from k8snetc.apply.errors import ApplyError, BrokenError, RolledBackError, StaleError, StateError
 from k8snetc.apply.receipts import Receipt, digest
 from k8snetc.apply.signals import Stop, deferred
@@ -61,12 +62,16 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a program comes from, for the receipt. `manifests` is the SHA-256 of all input, "" if unknown."""
+    """Where a program comes from, for the receipt. `manifests` is the SHA-256 of all input, "" if unknown.
+
+    `pods` are the pods that the manifests name, None if unknown.
+    """
 
     paths: tuple[str, ...] = ()
     manifests: str = ""
     summary: str = ""
     restores: int | None = None
+    pods: Names | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,7 @@ def apply(
     started = time.perf_counter()
     with store.locked(wait):
         recover(target, store, watch)
-        now = _installed(target, store)
+        now = installed(target, store)
         with clock.phase("lower"):
             goal = target.desired(program)
         with clock.phase("observe"):
@@ -142,7 +147,7 @@ def apply(
         with clock.phase("compare"):
             steps = target.steps(live, goal)
         with clock.phase("old program"):
-            old = receipts.program_of(store, now.number) if now is not None and steps else None
+            old = _program(store, now) if now is not None and steps else None
             name = digest(to_json(program))
         if not steps and now is not None and now.program == name:
             return Outcome(None, timings=tuple(clock.timings.items()))
@@ -179,10 +184,10 @@ def apply(
                 with clock.phase("verify"):
                     state = _verified(target, goal)
                 receipt = made(state)
-                receipts.save(store, receipt, program)
+                receipts.save(store, receipt, program, source.pods)
         else:
             receipt = made(state)
-            receipts.save(store, receipt, program)
+            receipts.save(store, receipt, program, source.pods)
     return Outcome(
         receipt,
         tuple(s.title for s in steps),
@@ -201,7 +206,7 @@ def remove(
     clock = _Clock()
     with store.locked(wait):
         recover(target, store, watch)
-        _installed(target, store)
+        installed(target, store)
         with clock.phase("observe"):
             live = target.observe()
         goal = target.grounded(target.empty(), _before(target, store, live))
@@ -242,7 +247,8 @@ def recover(target: Target[S], store: Store, watch: Watch) -> bool:
     return True
 
 
-def _installed(target: Target[S], store: Store) -> Receipt | None:
+def installed(target: Target[S], store: Store) -> Receipt | None:
+    """The newest receipt. Raises `ApplyError` if it is another back end's: two on one node would contend."""
     now = receipts.newest(store)
     if now is not None and now.backend != target.name:
         raise ApplyError(
@@ -250,6 +256,14 @@ def _installed(target: Target[S], store: Store) -> Receipt | None:
             f"run `k8snetc remove --backend {now.backend}` before you use {target.name}"
         )
     return now
+
+
+def _program(store: Store, receipt: Receipt) -> Program | None:
+    """What a receipt installed, None where its file is damaged or another version's: then it is not known."""
+    try:
+        return receipts.program_of(store, receipt.number)
+    except StateError:
+        return None
 
 
 def _check_base(target: Target[S], live: S, base: str | None) -> None:
@@ -260,14 +274,26 @@ def _check_base(target: Target[S], live: S, base: str | None) -> None:
 def before_first(target: Target[S], store: Store) -> S | None:
     """The state that the first apply found, None if there was none since the last boot."""
     where, _, dumped = (store.read(BEFORE) or b"").partition(b"\n")
-    return target.load(dumped) if where == receipts.here().encode() else None
+    if where != _whose(target):
+        return None
+    try:
+        return target.load(dumped)
+    except ValueError as e:
+        raise StateError(
+            f"{store.path / BEFORE} is damaged ({e}); remove it: then what runs now counts as what was there before"
+        ) from e
+
+
+def _whose(target: Target[S]) -> bytes:
+    """The first line of `before`: another back end's is of no use, and neither is one of another boot."""
+    return f"{receipts.here()} {target.name}".encode()
 
 
 def _before(target: Target[S], store: Store, live: S) -> S:
     """The state that the first apply found; if this is the first, it is written."""
     before = before_first(target, store)
     if before is None:
-        store.write(BEFORE, receipts.here().encode() + b"\n" + target.dump(live))
+        store.write(BEFORE, _whose(target) + b"\n" + target.dump(live))
         return live
     return before
 
@@ -335,6 +361,7 @@ __all__ = [
     "Watch",
     "apply",
     "fingerprint",
+    "installed",
     "recover",
     "remove",
 ]

@@ -6,6 +6,7 @@ Knows: English and limits of length. Must not know: programs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from k8snetc.apply.connectivity import Names
 from k8snetc.apply.partition import LAST_PORT, whole
@@ -23,22 +24,38 @@ def listed(words: Sequence[str], what: str = "") -> str:
     return f"{', '.join(words[: SHOWN - 1])} and {len(words) - SHOWN + 1:,} more{f' {what}' if what else ''}"
 
 
-def people(family: Family, ranges: Iterable[Range], names: Names) -> str:
-    """A set of addresses: pods by name, `everyone`, `everyone except ...`, or CIDR blocks."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A set of addresses as people say it: `named` pods and `others` (CIDR blocks), or everyone but those."""
+
+    everyone: bool = False
+    named: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def text(self, family: Family | None) -> str:
+        """Pods by name, `everyone`, `everyone except ...`, or CIDR blocks. `family` None: of both families alike."""
+        words = listed([*self.named, *self.others], "pods" if self.named and not self.others else "")
+        if not self.everyone:
+            return words
+        return f"everyone except {words}" if words else f"everyone{f' (IPv{family})' if family else ''}"
+
+
+def people(family: Family, ranges: Iterable[Range], names: Names) -> Group:
+    """Who these addresses are, in as few words as possible."""
     held = sorted(ranges)
     missing = subtract([whole(family)], held)
     if not missing:
-        return f"everyone (IPv{family})"
+        return Group(everyone=True)
     if len(missing) < len(held) or (len(missing) == len(held) and _size(missing) < _size(held)):
-        return f"everyone except {_places(family, missing, names)}"
-    return _places(family, held, names)
+        return _places(family, missing, names, everyone=True)
+    return _places(family, held, names, everyone=False)
 
 
 def _size(ranges: Iterable[Range]) -> int:
     return sum(last - first + 1 for first, last in ranges)
 
 
-def _places(family: Family, ranges: Sequence[Range], names: Names) -> str:
+def _places(family: Family, ranges: Sequence[Range], names: Names, *, everyone: bool) -> Group:
     prefixes = cover(family, ranges)
     named: list[str] = []
     others: list[str] = []
@@ -51,14 +68,17 @@ def _places(family: Family, ranges: Sequence[Range], names: Names) -> str:
             named += [n for n in found if n]
         else:
             others.append(prefix_text(family, prefix))
-    words = [*dict.fromkeys(named), *others]
-    return listed(words, "pods" if named and not others else "")
+    return Group(everyone, tuple(dict.fromkeys(named)), tuple(others))
 
 
-def pods(family: Family, addresses: Iterable[int], names: Names) -> str:
+def pods(family: Family, addresses: Iterable[int], names: Names) -> tuple[str, ...]:
     """Pods by name where known, else by address."""
-    words = [names.get(address_of(family, a)) or str(address_of(family, a)) for a in sorted(addresses)]
-    words = list(dict.fromkeys(words))
+    words = (names.get(address_of(family, a)) or str(address_of(family, a)) for a in sorted(addresses))
+    return tuple(dict.fromkeys(words))
+
+
+def many_pods(words: Sequence[str]) -> str:
+    """What `pods` found, all of them or how many of which namespace."""
     if len(words) > SHOWN:
         spaces = {w.partition("/")[0] for w in words}
         if len(spaces) == 1 and all("/" in w for w in words):

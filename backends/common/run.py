@@ -50,9 +50,9 @@ def run(argv: Sequence[str], stdin: str = "", timeout: float = TIMEOUT, *, quiet
     return done.decode("utf-8", "surrogateescape")
 
 
-def run_bytes(argv: Sequence[str], timeout: float = TIMEOUT) -> bytes:
-    """As `run`, for output that is no text."""
-    return _run(argv, b"", timeout)
+def run_bytes(argv: Sequence[str], stdin: bytes = b"", timeout: float = TIMEOUT) -> bytes:
+    """As `run`, for input and output that are no text."""
+    return _run(argv, stdin, timeout)
 
 
 def _run(argv: Sequence[str], stdin: bytes, timeout: float, *, quiet: bool = False) -> bytes:

@@ -234,7 +234,7 @@ def test_source_translation_names_who_it_is_for() -> None:
 def test_source_ranges_split_the_clients() -> None:
     (line,) = lines(service("10.0.0.1"), service("10.0.0.1", sources=True))
     assert line.startswith(
-        "- everyone except 203.0.113.0/24, the node itself -> shop/web:http (load balancer IP"
+        "- everyone except 203.0.113.0/24; and the node itself -> shop/web:http (load balancer IP"
     )
     assert line.endswith("1 endpoint -> dropped")
 
@@ -279,3 +279,101 @@ def test_node_settings() -> None:
     one = service("10.0.0.1")
     other = replace(one, node=replace(one.node, localhost_nodeports=True, drop_invalid=False))
     assert [e.detail for e in effects(one, other)] == ["no -> yes", "yes -> no"]
+
+
+# --- pods that come, go and move; two families ---
+
+OTHER_FAMILY = {V4: "10.0.0.%d", Family.IPV6: "fd00::%d"}
+
+
+def protecting(*numbers: int, families: tuple[Family, ...] = (V4,), port: int = 80) -> Program:
+    """Pods with these numbers let pod 9 in, on one port."""
+    sets, enforcements = [], []
+    for family in families:
+        place = OTHER_FAMILY[family]
+        peers = cover_prefixes(family, [prefix_of(ip_address(place % 9))])
+        sets.append(AddressSet(f"s{family}", family, peers))
+        origin = Origin("p.yaml", 3, "NetworkPolicy", "shop", "p")
+        rule = Rule(Verdict.ALLOW, f"s{family}", Protocol.TCP, (PortRange(port, port),), origin)
+        pods = tuple(ip_address(place % n) for n in numbers)
+        enforcements.append(Enforcement(f"e{family}", family, Direction.INGRESS, pods, rules=(rule,)))
+    return Program(sets=tuple(sets), enforcements=tuple(enforcements))
+
+
+def named(*numbers: int, families: tuple[Family, ...] = (V4,)) -> dict[Address, str]:
+    return {ip_address(OTHER_FAMILY[f] % n): f"shop/p{n}" for n in (*numbers, 9) for f in families}
+
+
+def shown(found: tuple[Effect, ...]) -> list[str]:
+    return [f"{e.symbol} {e}" for e in found]
+
+
+def test_what_changes_alike_in_both_families_is_one_line() -> None:
+    both = (V4, Family.IPV6)
+    old, new = protecting(1, 2, families=both), protecting(1, 2, families=both, port=81)
+    pods = named(1, 2, families=both)
+    assert sorted(shown(effects(old, new, pods, pods))) == [
+        "+ shop/p9 -> shop/p1, shop/p2 TCP 81",
+        "- shop/p9 -> shop/p1, shop/p2 TCP 80",
+    ]
+
+
+def test_what_changes_in_one_family_alone_says_so() -> None:
+    both = (V4, Family.IPV6)
+    old = protecting(1, families=both)
+    new = protecting(1, families=both, port=81)
+    mixed = replace(
+        old,
+        sets=(old.sets[0], new.sets[1]),
+        enforcements=(old.enforcements[0], new.enforcements[1]),
+    )
+    pods = named(1, families=both)
+    assert sorted(shown(effects(old, mixed, pods, pods))) == [
+        "+ shop/p9 -> shop/p1 TCP 81: IPv6 only",
+        "- shop/p9 -> shop/p1 TCP 80: IPv6 only",
+    ]
+
+
+def test_a_pod_that_goes_loses_and_one_that_comes_gains() -> None:
+    gone = effects(protecting(1, 2), protecting(1), named(1), named(1, 2))
+    assert shown(gone) == ["- shop/p9 -> shop/p2 TCP 80"]
+    come = effects(protecting(1), protecting(1, 2), named(1, 2), named(1))
+    assert shown(come) == ["+ shop/p9 -> shop/p2 TCP 80"]
+    # A pod that stays and is no longer selected is open.
+    open_now = shown(effects(protecting(1, 2), protecting(1), named(1, 2), named(1, 2)))
+    assert "+ shop/p9 -> shop/p2 TCP 0-79, 81-65535" in open_now
+    assert "+ everyone except shop/p9 -> shop/p2 any protocol" in open_now
+
+
+def test_a_pod_that_moved_neither_gains_nor_loses() -> None:
+    before = {**named(1), PODS[1]: "shop/web"}
+    after = {**named(1), PODS[2]: "shop/web"}
+    moved = effects(protecting(1, 2), protecting(1, 3), after, before)
+    assert shown(moved) == ["~ shop/p9 -> shop/web TCP 80: at another address"]
+
+
+def test_a_traffic_policy_is_the_services_doing() -> None:
+    one = service("10.0.0.1", "10.0.0.2")
+    places = one.balancers[0].endpoints
+    near = (replace(places[0], local=True), places[1])
+    old = replace(one, balancers=(replace(one.balancers[0], endpoints=near),))
+    new = replace(one, balancers=(replace(one.balancers[0], endpoints=near[:1]),))
+    (line,) = effects(old, new)
+    assert line.causes == ("s.yaml:3 Service shop/web", "was s.yaml:20 EndpointSlice shop/web-1")
+
+
+def test_endpoints_whose_ports_begin_alike_are_told_apart() -> None:
+    """Port 8080 of one slice is no cause for port 80 of another."""
+
+    def at(*ports: int) -> Program:
+        places = tuple(
+            Endpoint(ip_address("10.0.0.1"), p, origin=Origin("s.yaml", p, "EndpointSlice", "shop", f"s{p}"))
+            for p in ports
+        )
+        one = service("10.0.0.1")
+        return replace(one, balancers=(replace(one.balancers[0], endpoints=places),))
+
+    (line,) = effects(at(80), at(80, 8080))
+    assert line.causes == ("s.yaml:8080 EndpointSlice shop/s8080",)
+    (line,) = effects(at(8080), at(80, 8080))
+    assert line.causes == ("s.yaml:80 EndpointSlice shop/s80",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_address
 from pathlib import Path
 
 import jsonschema
@@ -100,7 +101,16 @@ def test_json_follows_the_schema() -> None:
 
 def saved() -> SavedPlan:
     options = InstallOptions(iptables="nft", ipvs_scheduler="mh", uplinks=("eth0",), cgroup="/x")
-    return SavedPlan("iptables", "0" * 64, Program(node=Node("w1")), options, ("a",), "1234", PLAN.summary)
+    return SavedPlan(
+        "iptables",
+        "0" * 64,
+        Program(node=Node("w1")),
+        options,
+        ("a",),
+        "1234",
+        PLAN.summary,
+        {ip_address("10.0.0.1"): "shop/a"},
+    )
 
 
 def test_saved_plans_come_back_and_are_for_their_owner(tmp_path: Path) -> None:
@@ -121,6 +131,7 @@ def test_saved_plans_come_back_and_are_for_their_owner(tmp_path: Path) -> None:
         lambda d: {**d, "install": {**d["install"], "comments": "no"}},
         lambda d: {**d, "program": "e30="},
         lambda d: {**d, "program": 3},
+        lambda d: {**d, "pods": {"x": "y"}},
     ],
 )
 def test_what_is_no_saved_plan_is_refused(tmp_path: Path, damage: object) -> None:

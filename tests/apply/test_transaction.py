@@ -6,14 +6,27 @@ import os
 import signal
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from k8snetc.apply import journal, receipts
 from k8snetc.apply.errors import ApplyError, BrokenError, LockedError, RolledBackError, StaleError, StateError
+from k8snetc.apply.receipts import KEEP, pods_of
+from k8snetc.apply.session import Progress
 from k8snetc.apply.store import Store, open_store
-from k8snetc.apply.transaction import Silent, Source, apply, fingerprint, recover, remove
+from k8snetc.apply.transaction import (
+    Silent,
+    Source,
+    apply,
+    before_first,
+    fingerprint,
+    installed,
+    recover,
+    remove,
+)
 from k8snetc.backends.target import Step
 from k8snetc.ir.types import Node, Program
 from tests.apply.fake import FakeTarget
@@ -219,3 +232,72 @@ def test_a_damaged_receipt_is_an_error_that_says_so(target: FakeTarget, store: S
     (store.path / "000001.receipt").write_bytes(b"{}")
     with pytest.raises(StateError, match="receipt 1"):
         apply(target, program("xyz"), store)
+
+
+def test_what_another_back_end_left_is_not_read(target: FakeTarget, store: Store) -> None:
+    """A first apply that failed leaves what it found; another back end can't read it, and needn't."""
+    target.broken = "x"
+    with pytest.raises(RolledBackError):
+        apply(target, program("xyz"), store)
+    other = FakeTarget(target.kernel)
+    other.name = "nftables"
+    assert before_first(other, store) is None
+    apply(other, program("abc"), store)
+    with pytest.raises(ApplyError, match="the nftables back end is installed"):
+        installed(target, store)
+
+
+def test_a_terminal_that_is_gone_stops_no_putting_back(
+    target: FakeTarget, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(target, program("abc"), store)
+    before = target.observe()
+    target.broken = "z"
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stderr", full)
+        with pytest.raises(RolledBackError):
+            apply(target, program("xyz"), store, watch=Progress(quiet=False))
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+    assert target.observe() == before
+    assert "journal" not in store.names()
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(target: FakeTarget, store: Store) -> None:
+    os.mkfifo(store.path / "journal")
+    with pytest.raises(StateError, match="isn't a file of ours"):
+        apply(target, program("abc"), store)
+
+
+def test_other_files_are_no_receipts(target: FakeTarget, store: Store) -> None:
+    (store.path / "old.receipt").write_text("x")
+    assert apply(target, program("abc"), store).receipt is not None
+
+
+def test_a_directory_that_others_can_replace_is_refused(tmp_path: Path) -> None:
+    above = tmp_path / "shared"
+    above.mkdir()
+    above.chmod(0o777)
+    with pytest.raises(StateError, match="could be replaced by others"):
+        open_store(above / "state")
+    above.chmod(0o1777)
+    open_store(above / "state").close()
+
+
+def test_a_damaged_program_is_not_known_and_replaced(target: FakeTarget, store: Store) -> None:
+    apply(target, program("abc"), store)
+    (store.path / "000001.program").write_bytes(b"{}")
+    receipt = apply(target, program("xyz"), store).receipt
+    assert receipt is not None
+    assert receipt.number == 2
+
+
+def test_pods_are_kept_with_their_receipt(target: FakeTarget, store: Store) -> None:
+    pods = {ip_address("10.0.0.1"): "shop/a", ip_address("fd00::1"): "shop/a"}
+    for number in range(KEEP + 2):
+        apply(target, program("ab"[number % 2]), store, source=Source(pods=pods))
+    assert pods_of(store, KEEP + 2) == pods
+    assert pods_of(store, 1) is None
+    (store.path / f"{KEEP + 2:06}.pods").write_bytes(b"rubbish")
+    assert pods_of(store, KEEP + 2) is None
