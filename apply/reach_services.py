@@ -41,6 +41,12 @@ _Key = tuple[Family, Address | None, Protocol, int]
 _EXAMPLE = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:db8::1")}
 _UNUSED = {Family.IPV4: int(ip_address("240.0.0.0")), Family.IPV6: int(ip_address("ff00::"))}
 _NODE = "the node itself"
+_EXPOSURES = {
+    Exposure.CLUSTER_IP: "cluster IPs",
+    Exposure.EXTERNAL_IP: "external IPs",
+    Exposure.LOAD_BALANCER: "load balancer IPs",
+    Exposure.NODE_PORT: "node ports",
+}
 _EXPOSURE = {
     Exposure.CLUSTER_IP: "",
     Exposure.EXTERNAL_IP: "external IP",
@@ -215,7 +221,8 @@ def _effect(
     if len(services) == 1:
         destination = f"{services[0]} ({listed(places)})"
     else:
-        destination = listed(services or places, "service ports")
+        kinds = ", ".join(dict.fromkeys(_EXPOSURES[f.exposure] for _, f, _ in many))
+        destination = f"{listed(services, 'service ports')} ({kinds})" if services else listed(places)
     return Effect(
         delta.symbol, source, destination, protocol.value.upper(), "", delta.detail, causes, len(many)
     )
@@ -247,9 +254,13 @@ def _deltas(
         group = people(family, ranges[line], names) if line in ranges else None
         labels = seen.get(line, [])
         everybody = group is not None and group == Group(everyone=True)
-        words = [group.text(family)] if group is not None else []
+        if everybody:
+            words = [f"everyone{'' if _NODE in labels else f' but {_NODE}'} (IPv{family})"]
+            labels = [n for n in labels if n != _NODE]
+        else:
+            words = [group.text(family)] if group is not None else []
         # "everyone except A, B, the node itself" would say the contrary.
-        yield words[0] if everybody and _NODE in labels else "; and ".join([*words, *labels]), *line
+        yield "; and ".join([*words, *labels]), *line
 
 
 def _clients(key: _Key, was: _Side, will: _Side) -> Iterator[tuple[str, Sender, Address, str, list[Range]]]:
