@@ -7,39 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from k8snetc.backends.common.foreign_nft import warnings as of_listing
+from k8snetc.backends.common.owners import PROXIES, owner
 from k8snetc.backends.common.run import CommandError, run
 from k8snetc.backends.common.xtables.kernel import Tools
 from k8snetc.backends.common.xtables.model import PREFIX
 from k8snetc.ir.types import Family
 
-KNOWN = {
-    "KUBE-ROUTER": "kube-router",
-    "KUBE-NWPLCY": "kube-router",
-    "KUBE-": "kube-proxy",
-    "cali-": "Calico",
-    "CILIUM_": "Cilium",
-    "DOCKER": "Docker",
-    "FLANNEL-": "Flannel",
-    "WEAVE": "Weave",
-    "ANTREA-": "Antrea",
-    "CNI-": "a CNI plugin",
-    "LIBVIRT_": "libvirt",
-    "f2b-": "fail2ban",
-    "ufw-": "ufw",
-    "ts-": "Tailscale",
-}
-"""Whose chains these are, by their first letters; the first that fits counts."""
-
-PROXIES = frozenset({"kube-proxy", "kube-router", "Cilium"})
-"""Those that balance services themselves."""
-
 _HARMLESS = frozenset({"LOG", "NFLOG", "MARK", "CONNMARK", "TRACE", "CT", "ACCOUNT", ""})
 _TABLES = frozenset({"raw", "mangle", "nat", "filter"})
-
-
-def owner(chain: str) -> str:
-    """Whose chain it is by its name, "" if unknown."""
-    return next((who for start, who in KNOWN.items() if chain.startswith(start)), "")
+_NFT_TABLES = _TABLES | {"security"}
 
 
 def warnings(tools: Tools) -> tuple[str, ...]:
@@ -48,7 +25,7 @@ def warnings(tools: Tools) -> tuple[str, ...]:
     for family in Family:
         found |= dict.fromkeys(ahead(family, tools.save(family)))
         found |= dict.fromkeys(_other_variant(tools, family))
-    found |= dict.fromkeys(_nft_proxies())
+    found |= dict.fromkeys(_nft_tables())
     return tuple(found)
 
 
@@ -92,27 +69,44 @@ def _other_variant(tools: Tools, family: Family) -> Iterator[str]:
             text = run([f"{name}-{variant}-save"])
         except CommandError:
             continue
-        owners = {owner(line[1:].split(" ")[0]) for line in text.splitlines() if line.startswith(":")}
+        owners = _owners(text)
         if f":{PREFIX}" in text and tools.variant not in ("auto", variant):
             yield (
                 f"iptables-{variant} holds rules of ours for IPv{family} too; "
                 f"remove them with `k8snetc remove --backend iptables --iptables {variant}`"
             )
-        for who in sorted(owners & PROXIES):
-            yield (
-                f"{who} has rules in iptables-{variant} for IPv{family}; two proxies on one node contend for the same "
-                "services: stop it and remove its rules"
-            )
+        yield from _proxies(owners, variant, family)
 
 
-def _nft_proxies() -> Iterator[str]:
+def _proxies(owners: set[str], variant: str, family: Family) -> Iterator[str]:
+    for who in sorted(owners & PROXIES):
+        yield (
+            f"{who} has rules in iptables-{variant} for IPv{family}; two proxies on one node contend for the same "
+            "services: stop it and remove its rules"
+        )
+
+
+def _owners(text: str) -> set[str]:
+    return {owner(line[1:].split(" ")[0]) for line in text.splitlines() if line.startswith(":")}
+
+
+def legacy_proxies() -> tuple[str, ...]:
+    """Proxies in the legacy tables, which a listing of nf_tables doesn't show; none where there are no such tools."""
+    found: list[str] = []
+    for family, name in ((Family.IPV4, "iptables"), (Family.IPV6, "ip6tables")):
+        try:
+            found += _proxies(_owners(run([f"{name}-legacy-save"])), "legacy", family)
+        except CommandError:
+            continue
+    return tuple(found)
+
+
+def _nft_tables() -> Iterator[str]:
+    """What tables of nft do before our rules; those that iptables-nft keeps are looked at as iptables shows them."""
     try:
-        tables = run(["nft", "list", "tables"]).splitlines()
+        for line in sorted(run(["nft", "list", "tables"]).splitlines()):
+            _, family, name = line.split()
+            if not (family in ("ip", "ip6") and name in _NFT_TABLES):
+                yield from of_listing(run(["nft", "-t", "list", "table", family, name]), lambda _: False)
     except CommandError:
         return
-    for line in sorted(tables):
-        if line.split()[-1:] == ["kube-proxy"]:
-            yield (
-                f"kube-proxy's nftables rules are on this node (`{line}`); two proxies contend for the same services: "
-                "stop it and remove its table"
-            )

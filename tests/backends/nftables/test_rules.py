@@ -202,6 +202,35 @@ table ip nat {
 \tchain DOCKER {
 \t}
 }
+table netdev guard {
+\tchain in {
+\t\ttype filter hook ingress device "eth0" priority 0; policy accept;
+\t\tip saddr 192.0.2.1 drop comment "a robber"
+\t}
+}
+table inet tracked {
+\tchain raw {
+\t\ttype filter hook prerouting priority raw; policy accept;
+\t\tiifname "lo" accept comment "drop nothing"
+\t\ttcp dport vmap { 22 : jump quick, 80 : accept }
+\t\tjump more
+\t}
+\tchain more {
+\t\tgoto most
+\t}
+\tchain most {
+\t\tudp dport 53 notrack
+\t\tgoto more
+\t}
+\tchain late {
+\t\ttype filter hook prerouting priority filter; policy drop;
+\t}
+}
+table bridge k8snetc {
+\tchain forward {
+\t\ttype filter hook forward priority filter; policy drop;
+\t}
+}
 table ip k8snetc {
 \tchain prerouting {
 \t\ttype nat hook prerouting priority dstnat; policy accept;
@@ -210,10 +239,14 @@ table ip k8snetc {
 }
 """
     found = warnings(listing)
-    assert len(found) == 4, found
+    assert len(found) == 6, found
+    assert '(`ip saddr 192.0.2.1 drop comment "a robber"`)' in found[4]
+    assert "chain raw decides at priority -300" in found[5]
     assert [w.split("table ")[1].split(" chain")[0].split(";")[0].rstrip(")") for w in found] == [
         "ip kube-proxy",
         "inet firewalld",
         "ip early",
         "ip nat",
+        "netdev guard",
+        "inet tracked",
     ]
