@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "apply": ("k8snetc.apply.cli", "apply_command", "Make this node run what the manifests say."),
     "verify": ("k8snetc.apply.cli_show", "verify_command", "Check that the node runs what it should."),
     "status": ("k8snetc.apply.cli_show", "status_command", "What is installed on this node."),
+    "monitor": ("k8snetc.apply.cli_monitor", "monitor_command", "Packets that policy denies, as it happens."),
     "rollback": ("k8snetc.apply.cli", "rollback_command", "Go back to what was installed before."),
     "remove": ("k8snetc.apply.cli", "remove_command", "Leave this node as it was before the first apply."),
     "trace": (

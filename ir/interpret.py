@@ -76,11 +76,15 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A policy said no: in which direction, in which enforcement, and because of which objects."""
+    """A policy said no: in which direction, in which enforcement, and because of which objects.
+
+    `rule`: a rule of a tier denies it; otherwise the pod is isolated and no rule allows it.
+    """
 
     direction: Direction
     enforcement: str
     origins: tuple[Origin, ...]
+    rule: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,12 @@ class Interpreter:
                     return Judgement(denial, tuple(steps))
         return Judgement(None, tuple(steps))
 
+    def denial(
+        self, enforcement: Enforcement, peer: Address, protocol: Protocol | None, port: int
+    ) -> Denial | None:
+        """What one enforcement alone says of a peer; None: it has no objection."""
+        return self._enforce(enforcement, peer, protocol, port, [])
+
     # --- services ---
 
     def _serve(self, packet: Packet, frontend: Frontend) -> Result:
@@ -288,7 +298,7 @@ class Interpreter:
             if rule.verdict is Verdict.ALLOW:
                 return None
             origins = (rule.origin,) if rule.origin is not None else ()
-            return Denial(enforcement.direction, enforcement.name, origins)
+            return Denial(enforcement.direction, enforcement.name, origins, rule=True)
         return None
 
     def _hits(self, rule: Rule, peer: Address, protocol: Protocol | None, port: int) -> bool:

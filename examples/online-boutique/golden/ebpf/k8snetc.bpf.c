@@ -535,7 +535,10 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		}
 		if (ports4(skb, p, offset, protocol))
 			return -1;
-		bpf_map_update_elem(&fragments4, &f, &p->key.source_port, BPF_ANY);
+		__u32 both;
+
+		memcpy(&both, &p->key.source_port, sizeof(both));
+		bpf_map_update_elem(&fragments4, &f, &both, BPF_ANY);
 	} else if (ports4(skb, p, offset, protocol)) {
 		return -1;
 	}
@@ -696,8 +699,10 @@ done:
 
 static __always_inline int is_node4(const struct address4 *address)
 {
-	return (address->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
-	       bpf_map_lookup_elem(&node_addresses4, address);
+	struct address4 key = *address;
+
+	return (key.word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
+	       bpf_map_lookup_elem(&node_addresses4, &key);
 }
 
 /* The frontend that answers there: one with this very address first, then the node's own ports. */
@@ -720,7 +725,7 @@ static __noinline struct frontend *find_frontend4(const struct address4 *address
 	if ((address->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000)) {
 		return 0;
 	} else {
-		__u32 *served = bpf_map_lookup_elem(&node_addresses4, address);
+		__u32 *served = bpf_map_lookup_elem(&node_addresses4, &key.address);
 
 		if (!served || !*served)
 			return 0;
@@ -802,12 +807,14 @@ static __always_inline int from_cluster4(struct __sk_buff *skb, const struct add
 /* The entry that the packet belongs to, or none. */
 static __noinline struct conn4 *find4(const struct packet4 *p)
 {
+	struct conn_key4 key; /* a copy: Linux 6.1 wants keys on the stack */
 	struct conn4 *c;
 	__u32 time;
 
 	if (!p)
 		return 0;
-	c = bpf_map_lookup_elem(&connections4, &p->key);
+	key = p->key;
+	c = bpf_map_lookup_elem(&connections4, &key);
 	if (!c)
 		return 0;
 	/* Who asks anew is decided anew when the program changed; and answers do not ask. */
@@ -837,10 +844,11 @@ __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struc
 			     __u32 flags)
 {
 	struct conn4 c = {};
-	struct conn_key4 forward, reply;
+	struct conn_key4 asked, forward, reply;
 
 	if (!p || !endpoint)
 		return -1;
+	asked = p->key;
 	c.generation = config.generation;
 	c.seen = now();
 	c.device = skb->ifindex;
@@ -862,7 +870,7 @@ __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struc
 	c.address = endpoint->address;
 	c.port = endpoint->port;
 	c.flags = (flags & CONN_NODE) | CONN_SET_DESTINATION;
-	return bpf_map_update_elem(&connections4, &p->key, &c, BPF_ANY);
+	return bpf_map_update_elem(&connections4, &asked, &c, BPF_ANY);
 }
 
 /* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
@@ -960,9 +968,10 @@ __noinline int record4(const struct packet4 *p, __u32 profile, int leaving, int 
    What a connection's first packet may, all may, in both directions, until another program is in force. */
 __noinline int admit4(const struct packet4 *p, int leaving)
 {
-	const struct address4 *pod, *peer;
+	const struct address4 *peer;
+	struct address4 pod;
 	struct profile4 *profile;
-	struct conn_key4 back;
+	struct conn_key4 key, back;
 	struct conn4 *c, fresh = {};
 	__u32 rules, judged;
 	int reply, egress;
@@ -971,9 +980,10 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 		return DROP;
 	if (p->link || same4(&p->key.source, &p->key.destination))
 		return CONTINUE;
-	pod = leaving ? &p->key.source : &p->key.destination;
+	key = p->key;
+	pod = leaving ? key.source : key.destination;
 	peer = leaving ? &p->key.destination : &p->key.source;
-	profile = bpf_map_lookup_elem(&pods4, pod);
+	profile = bpf_map_lookup_elem(&pods4, &pod);
 	if (!profile)
 		return CONTINUE;
 	c = find4(p);
@@ -989,7 +999,7 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 	if (!allows4(rules, peer, p->key.protocol, reply ? p->key.source_port : p->key.destination_port)) {
 		reverse4(&back, &p->key);
 		bpf_map_delete_elem(&connections4, &back);
-		bpf_map_delete_elem(&connections4, &p->key);
+		bpf_map_delete_elem(&connections4, &key);
 		count_policy(rules, 1);
 		record4(p, rules, leaving, egress);
 		return DROP;
@@ -1012,7 +1022,7 @@ remember:
 		fresh.egress_judged = judged;
 	else
 		fresh.ingress_judged = judged;
-	if (bpf_map_update_elem(&connections4, &p->key, &fresh, BPF_ANY))
+	if (bpf_map_update_elem(&connections4, &key, &fresh, BPF_ANY))
 		return DROP;
 	reverse4(&back, &p->key);
 	fresh.flags = CONN_REPLY;
@@ -1026,7 +1036,7 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 	struct { struct ipv4 ip; __u8 icmp[8]; } answer = {};
 	__u8 quoted[80];
 	__u8 mac[2 * ETH_ALEN];
-	__u32 keep;
+	__u64 keep; /* bytes of the packet that the answer quotes */
 	__s64 sum;
 	__u16 folded;
 
@@ -1046,8 +1056,10 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 	    bpf_skb_adjust_room(skb, sizeof(answer), 1 /* BPF_ADJ_ROOM_MAC */, 0))
 		return DROP;
 	memset(quoted, 0, sizeof(quoted));
-	if (keep > sizeof(quoted) || keep < 28 ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(answer), quoted, keep))
+	if (keep < 28)
+		return DROP;
+	asm volatile("" : "+r"(keep)); /* or clang makes one comparison of two, which Linux 6.1 does not see through */
+	if (keep > sizeof(quoted) || bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(answer), quoted, keep))
 		return DROP;
 	answer.ip.version_ihl = 0x45;
 	answer.ip.total_length = bpf_htons(sizeof(answer) + keep);
@@ -1194,7 +1206,7 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 		if (verdict == REJECT)
 			return reject4(skb, p, sender);
 		if (verdict == SERVED)
-			c = bpf_map_lookup_elem(&connections4, &p->key);
+			c = find4(p);
 		else if (verdict != CONTINUE)
 			return verdict;
 	}

@@ -442,7 +442,10 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		}
 		if (ports4(skb, p, offset, protocol))
 			return -1;
-		bpf_map_update_elem(&fragments4, &f, &p->key.source_port, BPF_ANY);
+		__u32 both;
+
+		memcpy(&both, &p->key.source_port, sizeof(both));
+		bpf_map_update_elem(&fragments4, &f, &both, BPF_ANY);
 	} else if (ports4(skb, p, offset, protocol)) {
 		return -1;
 	}
@@ -603,8 +606,10 @@ done:
 
 static __always_inline int is_node4(const struct address4 *address)
 {
-	return (address->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
-	       bpf_map_lookup_elem(&node_addresses4, address);
+	struct address4 key = *address;
+
+	return (key.word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
+	       bpf_map_lookup_elem(&node_addresses4, &key);
 }
 
 /* --- connections, IPv4: what was decided for a connection's first packet holds for all --------------------
@@ -617,12 +622,14 @@ static __always_inline int is_node4(const struct address4 *address)
 /* The entry that the packet belongs to, or none. */
 static __noinline struct conn4 *find4(const struct packet4 *p)
 {
+	struct conn_key4 key; /* a copy: Linux 6.1 wants keys on the stack */
 	struct conn4 *c;
 	__u32 time;
 
 	if (!p)
 		return 0;
-	c = bpf_map_lookup_elem(&connections4, &p->key);
+	key = p->key;
+	c = bpf_map_lookup_elem(&connections4, &key);
 	if (!c)
 		return 0;
 	/* Who asks anew is decided anew when the program changed; and answers do not ask. */
@@ -697,9 +704,10 @@ __noinline int record4(const struct packet4 *p, __u32 profile, int leaving, int 
    What a connection's first packet may, all may, in both directions, until another program is in force. */
 __noinline int admit4(const struct packet4 *p, int leaving)
 {
-	const struct address4 *pod, *peer;
+	const struct address4 *peer;
+	struct address4 pod;
 	struct profile4 *profile;
-	struct conn_key4 back;
+	struct conn_key4 key, back;
 	struct conn4 *c, fresh = {};
 	__u32 rules, judged;
 	int reply, egress;
@@ -708,9 +716,10 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 		return DROP;
 	if (p->link || same4(&p->key.source, &p->key.destination))
 		return CONTINUE;
-	pod = leaving ? &p->key.source : &p->key.destination;
+	key = p->key;
+	pod = leaving ? key.source : key.destination;
 	peer = leaving ? &p->key.destination : &p->key.source;
-	profile = bpf_map_lookup_elem(&pods4, pod);
+	profile = bpf_map_lookup_elem(&pods4, &pod);
 	if (!profile)
 		return CONTINUE;
 	c = find4(p);
@@ -726,7 +735,7 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 	if (!allows4(rules, peer, p->key.protocol, reply ? p->key.source_port : p->key.destination_port)) {
 		reverse4(&back, &p->key);
 		bpf_map_delete_elem(&connections4, &back);
-		bpf_map_delete_elem(&connections4, &p->key);
+		bpf_map_delete_elem(&connections4, &key);
 		count_policy(rules, 1);
 		record4(p, rules, leaving, egress);
 		return DROP;
@@ -749,7 +758,7 @@ remember:
 		fresh.egress_judged = judged;
 	else
 		fresh.ingress_judged = judged;
-	if (bpf_map_update_elem(&connections4, &p->key, &fresh, BPF_ANY))
+	if (bpf_map_update_elem(&connections4, &key, &fresh, BPF_ANY))
 		return DROP;
 	reverse4(&back, &p->key);
 	fresh.flags = CONN_REPLY;
@@ -1021,7 +1030,10 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 		}
 		if (ports6(skb, p, offset, protocol))
 			return -1;
-		bpf_map_update_elem(&fragments6, &f, &p->key.source_port, BPF_ANY);
+		__u32 both;
+
+		memcpy(&both, &p->key.source_port, sizeof(both));
+		bpf_map_update_elem(&fragments6, &f, &both, BPF_ANY);
 	} else if (ports6(skb, p, offset, protocol)) {
 		return -1;
 	}
@@ -1194,8 +1206,10 @@ done:
 
 static __always_inline int is_node6(const struct address6 *address)
 {
-	return (!address->word[0] && !address->word[1] && !address->word[2] && address->word[3] == bpf_htonl(1)) ||
-	       bpf_map_lookup_elem(&node_addresses6, address);
+	struct address6 key = *address;
+
+	return (!key.word[0] && !key.word[1] && !key.word[2] && key.word[3] == bpf_htonl(1)) ||
+	       bpf_map_lookup_elem(&node_addresses6, &key);
 }
 
 /* --- connections, IPv6: what was decided for a connection's first packet holds for all --------------------
@@ -1208,12 +1222,14 @@ static __always_inline int is_node6(const struct address6 *address)
 /* The entry that the packet belongs to, or none. */
 static __noinline struct conn6 *find6(const struct packet6 *p)
 {
+	struct conn_key6 key; /* a copy: Linux 6.1 wants keys on the stack */
 	struct conn6 *c;
 	__u32 time;
 
 	if (!p)
 		return 0;
-	c = bpf_map_lookup_elem(&connections6, &p->key);
+	key = p->key;
+	c = bpf_map_lookup_elem(&connections6, &key);
 	if (!c)
 		return 0;
 	/* Who asks anew is decided anew when the program changed; and answers do not ask. */
@@ -1288,9 +1304,10 @@ __noinline int record6(const struct packet6 *p, __u32 profile, int leaving, int 
    What a connection's first packet may, all may, in both directions, until another program is in force. */
 __noinline int admit6(const struct packet6 *p, int leaving)
 {
-	const struct address6 *pod, *peer;
+	const struct address6 *peer;
+	struct address6 pod;
 	struct profile6 *profile;
-	struct conn_key6 back;
+	struct conn_key6 key, back;
 	struct conn6 *c, fresh = {};
 	__u32 rules, judged;
 	int reply, egress;
@@ -1299,9 +1316,10 @@ __noinline int admit6(const struct packet6 *p, int leaving)
 		return DROP;
 	if (p->link || same6(&p->key.source, &p->key.destination))
 		return CONTINUE;
-	pod = leaving ? &p->key.source : &p->key.destination;
+	key = p->key;
+	pod = leaving ? key.source : key.destination;
 	peer = leaving ? &p->key.destination : &p->key.source;
-	profile = bpf_map_lookup_elem(&pods6, pod);
+	profile = bpf_map_lookup_elem(&pods6, &pod);
 	if (!profile)
 		return CONTINUE;
 	c = find6(p);
@@ -1317,7 +1335,7 @@ __noinline int admit6(const struct packet6 *p, int leaving)
 	if (!allows6(rules, peer, p->key.protocol, reply ? p->key.source_port : p->key.destination_port)) {
 		reverse6(&back, &p->key);
 		bpf_map_delete_elem(&connections6, &back);
-		bpf_map_delete_elem(&connections6, &p->key);
+		bpf_map_delete_elem(&connections6, &key);
 		count_policy(rules, 1);
 		record6(p, rules, leaving, egress);
 		return DROP;
@@ -1340,7 +1358,7 @@ remember:
 		fresh.egress_judged = judged;
 	else
 		fresh.ingress_judged = judged;
-	if (bpf_map_update_elem(&connections6, &p->key, &fresh, BPF_ANY))
+	if (bpf_map_update_elem(&connections6, &key, &fresh, BPF_ANY))
 		return DROP;
 	reverse6(&back, &p->key);
 	fresh.flags = CONN_REPLY;

@@ -455,7 +455,10 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		}
 		if (ports4(skb, p, offset, protocol))
 			return -1;
-		bpf_map_update_elem(&fragments4, &f, &p->key.source_port, BPF_ANY);
+		__u32 both;
+
+		memcpy(&both, &p->key.source_port, sizeof(both));
+		bpf_map_update_elem(&fragments4, &f, &both, BPF_ANY);
 	} else if (ports4(skb, p, offset, protocol)) {
 		return -1;
 	}
@@ -616,8 +619,10 @@ done:
 
 static __always_inline int is_node4(const struct address4 *address)
 {
-	return (address->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
-	       bpf_map_lookup_elem(&node_addresses4, address);
+	struct address4 key = *address;
+
+	return (key.word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
+	       bpf_map_lookup_elem(&node_addresses4, &key);
 }
 
 /* The frontend that answers there: one with this very address first, then the node's own ports. */
@@ -640,7 +645,7 @@ static __noinline struct frontend *find_frontend4(const struct address4 *address
 	if ((address->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000)) {
 		return 0;
 	} else {
-		__u32 *served = bpf_map_lookup_elem(&node_addresses4, address);
+		__u32 *served = bpf_map_lookup_elem(&node_addresses4, &key.address);
 
 		if (!served || !*served)
 			return 0;
@@ -757,12 +762,14 @@ static __always_inline int from_cluster4(struct __sk_buff *skb, const struct add
 /* The entry that the packet belongs to, or none. */
 static __noinline struct conn4 *find4(const struct packet4 *p)
 {
+	struct conn_key4 key; /* a copy: Linux 6.1 wants keys on the stack */
 	struct conn4 *c;
 	__u32 time;
 
 	if (!p)
 		return 0;
-	c = bpf_map_lookup_elem(&connections4, &p->key);
+	key = p->key;
+	c = bpf_map_lookup_elem(&connections4, &key);
 	if (!c)
 		return 0;
 	/* Who asks anew is decided anew when the program changed; and answers do not ask. */
@@ -792,10 +799,11 @@ __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struc
 			     __u32 flags)
 {
 	struct conn4 c = {};
-	struct conn_key4 forward, reply;
+	struct conn_key4 asked, forward, reply;
 
 	if (!p || !endpoint)
 		return -1;
+	asked = p->key;
 	c.generation = config.generation;
 	c.seen = now();
 	c.device = skb->ifindex;
@@ -817,7 +825,7 @@ __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struc
 	c.address = endpoint->address;
 	c.port = endpoint->port;
 	c.flags = (flags & CONN_NODE) | CONN_SET_DESTINATION;
-	return bpf_map_update_elem(&connections4, &p->key, &c, BPF_ANY);
+	return bpf_map_update_elem(&connections4, &asked, &c, BPF_ANY);
 }
 
 /* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
@@ -872,7 +880,7 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 	struct { struct ipv4 ip; __u8 icmp[8]; } answer = {};
 	__u8 quoted[80];
 	__u8 mac[2 * ETH_ALEN];
-	__u32 keep;
+	__u64 keep; /* bytes of the packet that the answer quotes */
 	__s64 sum;
 	__u16 folded;
 
@@ -892,8 +900,10 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 	    bpf_skb_adjust_room(skb, sizeof(answer), 1 /* BPF_ADJ_ROOM_MAC */, 0))
 		return DROP;
 	memset(quoted, 0, sizeof(quoted));
-	if (keep > sizeof(quoted) || keep < 28 ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(answer), quoted, keep))
+	if (keep < 28)
+		return DROP;
+	asm volatile("" : "+r"(keep)); /* or clang makes one comparison of two, which Linux 6.1 does not see through */
+	if (keep > sizeof(quoted) || bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(answer), quoted, keep))
 		return DROP;
 	answer.ip.version_ihl = 0x45;
 	answer.ip.total_length = bpf_htons(sizeof(answer) + keep);
@@ -1044,7 +1054,7 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 		if (verdict == REJECT)
 			return reject4(skb, p, sender);
 		if (verdict == SERVED)
-			c = bpf_map_lookup_elem(&connections4, &p->key);
+			c = find4(p);
 		else if (verdict != CONTINUE)
 			return verdict;
 	}
