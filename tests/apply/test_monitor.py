@@ -71,7 +71,7 @@ spec:
 
 
 def k8snetc(*words: str) -> list[str]:
-    return [sys.executable, "-c", "from k8snetc.compiler.cli import main; main()", *words]
+    return [sys.executable, "-c", "from k8snetc.compiler.entry import main; main()", *words]
 
 
 @pytest.fixture

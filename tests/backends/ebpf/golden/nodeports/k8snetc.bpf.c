@@ -839,7 +839,7 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 	struct { struct ipv4 ip; __u8 icmp[8]; } answer = {};
 	__u8 quoted[80];
 	__u8 mac[2 * ETH_ALEN];
-	__u64 keep; /* bytes of the packet that the answer quotes */
+	__u64 keep, size; /* bytes of the packet that the answer quotes */
 	__s64 sum;
 	__u16 folded;
 
@@ -859,10 +859,11 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 	    bpf_skb_adjust_room(skb, sizeof(answer), 1 /* BPF_ADJ_ROOM_MAC */, 0))
 		return DROP;
 	memset(quoted, 0, sizeof(quoted));
-	if (keep < 28)
+	size = keep;
+	if (size < 28)
 		return DROP;
-	asm volatile("" : "+r"(keep)); /* or clang makes one comparison of two, which Linux 6.1 does not see through */
-	if (keep > sizeof(quoted) || bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(answer), quoted, keep))
+	asm volatile("" : "+r"(size)); /* what is compared is what is used: Linux 6.1 does not see through copies */
+	if (size > sizeof(quoted) || bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(answer), quoted, size))
 		return DROP;
 	answer.ip.version_ihl = 0x45;
 	answer.ip.total_length = bpf_htons(sizeof(answer) + keep);
@@ -1666,7 +1667,7 @@ __noinline int reject6(struct __sk_buff *skb, const struct packet6 *p, int sende
 	__u8 quoted[120];
 	struct { __be32 length; __be32 protocol; } pseudo = {};
 	__u8 mac[2 * ETH_ALEN];
-	__u64 keep; /* bytes of the packet that the answer quotes */
+	__u64 keep, size; /* bytes of the packet that the answer quotes */
 	__s64 sum;
 	__u16 folded;
 
@@ -1686,10 +1687,11 @@ __noinline int reject6(struct __sk_buff *skb, const struct packet6 *p, int sende
 	    bpf_skb_adjust_room(skb, sizeof(answer), 1 /* BPF_ADJ_ROOM_MAC */, 0))
 		return DROP;
 	memset(quoted, 0, sizeof(quoted));
-	if (keep < 48)
+	size = keep;
+	if (size < 48)
 		return DROP;
-	asm volatile("" : "+r"(keep)); /* or clang makes one comparison of two, which Linux 6.1 does not see through */
-	if (keep > sizeof(quoted) || bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(answer), quoted, keep))
+	asm volatile("" : "+r"(size)); /* what is compared is what is used: Linux 6.1 does not see through copies */
+	if (size > sizeof(quoted) || bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(answer), quoted, size))
 		return DROP;
 	answer.ip.version_class_flow = bpf_htonl(6u << 28);
 	answer.ip.payload_length = bpf_htons(sizeof(answer.icmp) + keep);
