@@ -12,6 +12,7 @@ from k8snetc.backends.ebpf import libbpf, state
 from k8snetc.backends.ebpf.build import build
 from k8snetc.backends.ebpf.pins import Entry
 from k8snetc.backends.ebpf.state import Constants, Content, State
+from k8snetc.backends.ebpf.verifier import explain
 from k8snetc.backends.target import InstallError
 
 _SHARED = re.compile(
@@ -45,7 +46,7 @@ def install(wanted: State, entry: Entry, number: int) -> None:
         try:
             loaded.load()
         except libbpf.BpfError as error:
-            raise InstallError(explain(error)) from error
+            raise InstallError(explain(error.log, error.code, wanted.source)) from error
         holder = loaded.program(_HOLDER)
         for name, content in contents.items():
             if name not in loaded.map_names:
@@ -116,15 +117,3 @@ def read(entry: Entry) -> tuple[State, int] | None:
         os.close(fd)
     found = State(source=source, constants=constants, profiles=profiles, tables=tuple(sorted(tables)))
     return found, number
-
-
-def explain(error: libbpf.BpfError) -> str:
-    """Why the kernel refused a program: the line of the C, and the verifier's last words."""
-    lines = [line for line in error.log.splitlines() if not line.startswith("libbpf: ")]
-    refused = next((line for line in error.log.splitlines() if "BEGIN PROG LOAD LOG" in line), None)
-    at = next((line[2:] for line in reversed(lines) if line.startswith("; ")), None)
-    last = [line for line in lines if line and not line.startswith(("--", "; "))][-6:]
-    if refused is None:
-        return f"the kernel does not take the program: {os.strerror(error.code)}\n" + error.log
-    where = f"\n  in the generated C: {at}" if at else ""
-    return "the kernel's verifier refuses the program" + where + "".join(f"\n  {line}" for line in last)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from k8snetc.backends.ebpf import generation, hooks, node, state
+from k8snetc.backends.ebpf import capabilities, generation, hooks, node, state
 from k8snetc.backends.ebpf.lower import lower
 from k8snetc.backends.ebpf.pins import FOLDER, Entry, leftovers, remove
 from k8snetc.backends.ebpf.state import Attachment, State
@@ -43,6 +43,7 @@ class EbpfTarget:
         path = self._cgroup()
         number = None if path is None else os.stat(path).st_ino
         model = lower(program, counters=self._options.ebpf_counters)
+        capabilities.check(model.features, sockets=path is not None)
         return state.state_of(model, program, facts, node.Sites(uplinks, pods, number))
 
     def empty(self) -> State:

@@ -111,6 +111,9 @@ def library() -> ctypes.CDLL:
         "bpf_prog_test_run_opts": (number, [number, pointer]),
         "libbpf_set_print": (pointer, [pointer]),
         "libbpf_num_possible_cpus": (number, []),
+        "libbpf_probe_bpf_map_type": (number, [number, pointer]),
+        "libbpf_probe_bpf_prog_type": (number, [number, pointer]),
+        "libbpf_probe_bpf_helper": (number, [number, number, pointer]),
         "ring_buffer__new": (pointer, [number, pointer, pointer, pointer]),
         "ring_buffer__poll": (number, [pointer, number]),
         "ring_buffer__consume": (number, [pointer]),
@@ -252,6 +255,11 @@ def map_id(fd: int) -> int:
 def map_by_id(number: int) -> Map:
     """Open a map by its number."""
     return map_of(check(library().bpf_map_get_fd_by_id(number), f"opening map {number}"))
+
+
+def probe() -> None:
+    """Make the smallest map and let it go. Raises BpfError where BPF is not permitted."""
+    os.close(check(library().bpf_map_create(2, b"probe", 4, 4, 1, None), "making a table"))
 
 
 def blob(name: str, data: bytes) -> Map:
@@ -423,7 +431,7 @@ class Object:
     def _say(self, level: int, message: bytes, arguments: int) -> int:
         if level > 1:
             return 0
-        buffer = ctypes.create_string_buffer(1 << 20)
+        buffer = ctypes.create_string_buffer(1 << 24)  # the most that the verifier writes
         vsnprintf = ctypes.CDLL(None).vsnprintf
         vsnprintf.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p]
         vsnprintf(buffer, len(buffer), message, arguments)
