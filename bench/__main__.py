@@ -10,7 +10,10 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from bench import _bars
 
 FOLDER = Path(__file__).parent
 NOT_BENCHMARKS = {"__init__", "__main__", "generate"}
@@ -44,11 +47,17 @@ def main() -> int:
         flush=True,
     )
     failed = []
-    for name in args.names or names():
-        print(f"\n== {name}", flush=True)
-        words = ["--plot", args.plot] if args.plot and name in DRAWS else []
-        if subprocess.run([sys.executable, "-m", f"bench.{name}", *words], check=False).returncode != 0:
-            failed.append(name)
+    with tempfile.NamedTemporaryFile(prefix="k8snetc-bars-") as together:
+        environment = {**os.environ, _bars.FILE: together.name}
+        for name in args.names or names():
+            print(f"\n== {name}", flush=True)
+            words = ["--plot", args.plot] if args.plot and name in DRAWS else []
+            command = [sys.executable, "-m", f"bench.{name}", *words]
+            if subprocess.run(command, check=False, env=environment).returncode != 0:
+                failed.append(name)
+        bars = _bars.read(Path(together.name))
+    if bars:
+        print(f"\n== asked and measured\n{_bars.table(bars)}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -128,8 +128,11 @@ def medians(cluster: Cluster, targets: Sequence[Place], connects: int = CONNECTS
     return cluster.call(CLIENT, _connect, list(targets), connects)
 
 
-def report(cluster: Cluster, services: int, bare: float) -> None:
-    """Measure with the rules in place, and print against `bare`, a direct connect without any."""
+def report(cluster: Cluster, services: int, bare: float) -> tuple[float, float, float]:
+    """Measure with the rules in place, and print against `bare`, a direct connect without any.
+
+    Returns microseconds of a direct connect past the rules, and of one to the first and to the last service.
+    """
     names = ("direct, with all rules", "first service", "last service")
     targets = [
         (SERVER_ADDRESS, FIRST_PORT),
@@ -142,6 +145,8 @@ def report(cluster: Cluster, services: int, bare: float) -> None:
         print(
             f"    {name:24} {median:6.1f} us, {median / bare:.2f} x without rules, {median / found[0]:.2f} x direct"
         )
+    direct, first, last = found
+    return direct, first, last
 
 
 def _connect(targets: list[Place], connects: int) -> list[float]:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from bench._bars import Bar, read, show, table
 from bench._plot import chart, ticks
 
 ROOT = Path(__file__).parents[1]
@@ -51,3 +52,30 @@ def test_scaling_runs_and_draws(tmp_path: Path) -> None:
     assert "6 dual-stack, NodePorts" in said.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["compile.svg", "lines.svg"]
     assert (tmp_path / "lines.svg").read_text().count("<polyline ") == 4
+
+
+def test_what_is_asked_stands_beside_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = [Bar("a", 3.9, "s", 4), Bar("b, long", 130_001, "lines", 130_000), Bar("c", 443.4, "MB")]
+    lines = table(bars).splitlines()
+    assert [line.split()[-1] for line in lines] == ["met", "yes", "NO", "MB"]
+    assert "130,000 lines  130,001 lines" in lines[2]
+    monkeypatch.setenv("K8SNETC_BENCH_BARS", str(tmp_path / "bars"))
+    show(bars[:1])
+    show(bars[1:])
+    assert read(tmp_path / "bars") == bars
+
+
+def test_services_runs_and_shows_its_bars() -> None:
+    words = ["--services", "5", "--endpoints", "2", "--skip-kernel"]
+    said = subprocess.run(
+        [sys.executable, "-m", "bench.services", *words], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    for row in (
+        "compile 5 x 2 from JSON",
+        "compile 5 x 2 from YAML",
+        "dual-stack, 5 NodePorts",
+        "small folder",
+    ):
+        assert row in said.stdout

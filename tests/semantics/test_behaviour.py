@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -310,3 +311,43 @@ def test_udp_endpoint_that_goes(world: Cluster, dataplane: Dataplane, tmp_path: 
                 time.sleep(0.05)
             assert flow.report().servers == (server, place(other))
         dataplanes.install(world, dataplane, before, after)
+
+
+def test_udp_endpoint_that_goes_at_every_address(
+    world: Cluster, dataplane: Dataplane, tmp_path: Path
+) -> None:
+    """Flows to NodePorts, external and load-balancer IPs too; one more endpoint leaves them where they are."""
+    ports = (port(53, protocol="UDP", node_port=30053),)
+    ends = (slice_port(8080, protocol="UDP"),)
+    dns = service(
+        "dns", 10, type="LoadBalancer", ports=ports, externalIPs=["198.51.100.7", "2001:db8:51::7"],
+        ingress=({"ip": "203.0.113.7"}, {"ip": "2001:db8:113::7"}),
+    )  # fmt: skip
+    steps = [
+        programs(tmp_path, [dns, *slices("dns", *names, ports=ends)])
+        for names in (("web-1",), ("web-1", "web-2"), ("web-2",))
+    ]
+    targets = (
+        ("client-1", CLUSTER_IP, 53),
+        ("outside", "n1", 30053),
+        ("client-2", "n1", 30053),
+        ("outside", "198.51.100.7,2001:db8:51::7", 53),
+        ("outside", "203.0.113.7,2001:db8:113::7", 53),
+    )
+    dataplanes.install(world, dataplane, steps[0])
+    with ExitStack() as stack:
+        flows = [
+            stack.enter_context(world.flow(probe))
+            for client, to, number in targets
+            for probe in probes(client, to, number, Protocol.UDP)
+        ]
+        assert {f.opening.server for f in flows} == {place("web-1")}
+        dataplanes.install(world, dataplane, steps[1], steps[0])
+        time.sleep(0.3)
+        assert {f.report().servers for f in flows} == {(place("web-1"),)}
+        dataplanes.install(world, dataplane, steps[2], steps[1])
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and {f.report().servers[-1] for f in flows} != {place("web-2")}:
+            time.sleep(0.05)
+        moved = {str(f.opening): f.report().servers for f in flows}
+        assert set(moved.values()) == {(place("web-1"), place("web-2"))}, moved
