@@ -7,18 +7,21 @@ back, and of a change of one endpoint on top, and how much of the latter is the 
 connects from a pod to another node's pod, as bench.services does it. On a busy machine the processor's time counts: it
 holds the kernel's part of each system call.
 
-Bars at 10,000 x 10 on 2 cores: full installation under 3 s; the transaction for one endpoint under 50 ms; connect to
-any service at most 1.4 times direct. 50,000 x 5 still loads.
+Then the same without connects at 50,000 x 5, where only the figures are asked for. Bars at 10,000 x 10 on 2 cores: full
+installation (from the program to verified) under 3 s; the transaction for one endpoint under 50 ms; connect to any
+service at most 1.4 times direct.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 import time
 
 from bench import _connects
+from bench._bars import Bar, show
 from k8snetc.backends.base import EmitOptions
 from k8snetc.backends.nftables import BACKEND
 from k8snetc.backends.nftables.install import NftablesTarget, target
@@ -27,42 +30,96 @@ from k8snetc.ir.types import Program
 from k8snetc.lab.cluster import Cluster
 
 NODE = "node/n1"
+LARGE = (50_000, 5)
+Phases = dict[str, tuple[float, float]]
+"""By phase: seconds on the clock and of the processor."""
 
 
 def main() -> None:
     """Install, read back, change, connect."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--services", type=int, default=10000)
+    parser.add_argument("--services", type=int, default=10_000)
     parser.add_argument("--endpoints", type=int, default=10)
+    parser.add_argument("--repeat", type=int, default=5, help="how often one endpoint changes")
     parser.add_argument("--skip-connects", action="store_true", help="only install, read back and change")
+    parser.add_argument("--skip-large", action="store_true", help="without 50,000 services")
     args = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("this needs root, because it makes network namespaces")
-    program = _connects.program(args.services, args.endpoints)
-    changed = _connects.program(args.services, args.endpoints, changed=True)
+    bars = _measure(args.services, args.endpoints, args.repeat, connects=not args.skip_connects)
+    if not args.skip_large:
+        bars += _measure(*LARGE, 1, connects=False, asked=False)
+    show(bars)
+
+
+def _measure(services: int, endpoints: int, repeat: int, *, connects: bool, asked: bool = True) -> list[Bar]:
+    program = _connects.program(services, endpoints)
+    changed = _connects.program(services, endpoints, changed=True)
     start = time.perf_counter()
     text = BACKEND.compile(program, EmitOptions())[0].text
     took = time.perf_counter() - start
     size = f"{text.count(chr(10))} lines, {len(text) / 1e6:.1f} MB"
-    print(f"{args.services} services x {args.endpoints} endpoints: {size}; lower and emit {took:.2f} s")
-    with Cluster(_connects.topology()) as cluster, _connects.serving(cluster, args.endpoints):
+    print(f"{services} services x {endpoints} endpoints: {size}; lower and emit {took:.2f} s")
+    title = f"{services:,} x {endpoints}"
+    with Cluster(_connects.topology()) as cluster, _connects.serving(cluster, endpoints):
         place = [(_connects.SERVER_ADDRESS, _connects.FIRST_PORT)]
-        bare = 0.0 if args.skip_connects else _connects.medians(cluster, place)[0]
-        print(cluster.call(NODE, _install, program, changed))
-        if not args.skip_connects:
-            _connects.report(cluster, args.services, bare)
+        bare = _connects.medians(cluster, place)[0] if connects else 0.0
+        full, one, nothing = cluster.call(NODE, _install, program, changed, repeat)
+        for name, phases in (
+            ("full installation", full),
+            ("one endpoint changed", one),
+            ("nothing changed", nothing),
+        ):
+            print(f"  {name}")
+            for phase, (wall, busy) in phases.items():
+                print(f"    {phase:24} {wall * 1000:8.1f} ms, processor {busy * 1000:8.1f} ms")
+        title = f"nftables, {title}"
+        bars = [
+            Bar(f"{title}: full installation", _whole(full)[0], "s", 3 if asked else None),
+            Bar(f"{title}: the same, processor", _whole(full)[1], "s"),
+            Bar(f"{title}: its transaction", _transaction(full)[0], "s"),
+            Bar(
+                f"{title}: transaction for one endpoint",
+                _transaction(one)[0] * 1e3,
+                "ms",
+                50 if asked else None,
+            ),
+            Bar(f"{title}: one endpoint, from program to verified", _whole(one)[0], "s"),
+            Bar(f"{title}: the same, processor", _whole(one)[1], "s"),
+        ]
+        if connects:
+            direct, *services_ = _connects.report(cluster, services, bare)
+            bars.append(
+                Bar(f"{title}: connect, past the same rules", max(services_) / direct, "x direct", 1.4)
+            )
+            bars.append(
+                Bar(f"{title}: connect, to a node without rules", max(services_) / bare, "x direct", 1.4)
+            )
+    return bars
 
 
-def _install(program: Program, changed: Program) -> str:
-    """Runs on the node. What took how long, in lines."""
+def _whole(phases: Phases) -> tuple[float, float]:
+    return sum(wall for wall, _ in phases.values()), sum(busy for _, busy in phases.values())
+
+
+def _transaction(phases: Phases) -> tuple[float, float]:
+    return next(both for name, both in phases.items() if name.startswith("transaction"))
+
+
+def _install(program: Program, changed: Program, repeat: int) -> tuple[Phases, Phases, Phases]:
+    """Runs on the node: all of it, one endpoint (median of `repeat` times), nothing."""
     grip = target(InstallOptions())
-    lines = ["  full installation", *_apply(grip, program), "  one endpoint changed", *_apply(grip, changed)]
-    lines += ["  nothing changed", *_apply(grip, changed)]
-    return "\n".join(lines)
+    full = _apply(grip, program)
+    ones = [_apply(grip, (changed, program)[at % 2]) for at in range(repeat)]
+    middle = {
+        name: (statistics.median(o[name][0] for o in ones), statistics.median(o[name][1] for o in ones))
+        for name in ones[0]
+    }
+    return full, middle, _apply(grip, (changed, program)[(repeat - 1) % 2])
 
 
-def _apply(grip: NftablesTarget, program: Program) -> list[str]:
-    times: dict[str, tuple[float, float]] = {}
+def _apply(grip: NftablesTarget, program: Program) -> Phases:
+    times: Phases = {}
     start = time.perf_counter(), time.process_time()
 
     def phase(name: str) -> None:
@@ -84,10 +141,7 @@ def _apply(grip: NftablesTarget, program: Program) -> list[str]:
     phase("verify")
     if left:
         raise AssertionError(left[:3])
-    return [
-        f"    {name:24} {wall * 1000:8.1f} ms, processor {busy * 1000:8.1f} ms"
-        for name, (wall, busy) in times.items()
-    ]
+    return times
 
 
 if __name__ == "__main__":
