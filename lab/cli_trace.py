@@ -14,7 +14,7 @@ import click
 from k8snetc.compiler.source import Source, manifest_options
 
 if TYPE_CHECKING:
-    from k8snetc.lab.expect import Expected
+    from k8snetc.lab.expect import Arrival, Expected
     from k8snetc.lab.probe import Probe
     from k8snetc.lab.targets import Target
 
@@ -50,7 +50,8 @@ def trace_command(*, source: Source, client: str, target: str, form: str) -> int
     """Say what becomes of a connection: every place where it may arrive, who says no, and because of which manifest.
 
     It follows a new connection through the program of each node that it crosses; --node leaves only those named,
-    separated by commas. Choosing an endpoint is random, so the answer holds all that are possible.
+    separated by commas. Choosing an endpoint is random, so the answer holds all that are possible. Whether something
+    listens where it arrives no manifest can tell for sure; where none says so, the answer does.
 
     \b
     Exit codes: 0 it always arrives, 1 it is refused or dropped, at least sometimes, 2 and above errors.
@@ -71,7 +72,7 @@ def trace_command(*, source: Source, client: str, target: str, form: str) -> int
         who, wanted = targets.ask(topology, programs, f"from {client} to {target}")
     except (TopologyError, targets.QuestionError) as error:
         raise click.UsageError(str(error)) from None
-    predictor = Predictor(topology, programs)
+    predictor = Predictor(topology, programs, complete=False)
     found = [
         (one, probe, predictor.predict(probe))
         for one in wanted
@@ -92,10 +93,20 @@ def _print(target: Target, probe: Probe, expected: Expected) -> None:
     click.echo(f"{probe}{known}")
     for step in expected.steps:
         click.echo(f"  {step}")
-    for arrival in sorted(map(str, expected.arrivals)):
-        click.echo(f"  = answered by {arrival}")
+    for arrival in sorted(expected.arrivals, key=str):
+        click.echo(f"  = {_words(arrival)}")
     for outcome in sorted(o.value for o in expected.outcomes):
         click.echo(f"  = {outcome}")
+
+
+def _words(arrival: Arrival) -> str:
+    from k8snetc.lab.expect import OUTSIDE
+
+    if arrival.server == OUTSIDE:
+        return f"sent on, {arrival}: no manifest says whose address that is"
+    if not arrival.listens:
+        return f"arrives, {arrival}: no manifest says that anything listens there"
+    return f"answered by {arrival}"
 
 
 def _as_json(target: Target, probe: Probe, expected: Expected) -> dict[str, object]:
@@ -108,6 +119,7 @@ def _as_json(target: Target, probe: Probe, expected: Expected) -> dict[str, obje
         "arrivals": [
             {
                 "place": a.server,
+                "listens": a.listens,
                 "address": str(a.endpoint.address) if a.endpoint else None,
                 "port": a.endpoint.port if a.endpoint else None,
                 "source": str(a.source) if a.source else None,

@@ -16,6 +16,8 @@ from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Outcome, Probe, ProbeResult, Seen
 from k8snetc.lab.topology import Client, Node, Pod, Port, Topology
 
+OUTSIDE = "elsewhere"
+"""The place of an address that nobody in the topology has."""
 SECOND_LOOK = 3.0
 """Seconds that a probe gets the second time, when silence came where an answer was due: a machine may be busy."""
 
@@ -25,11 +27,13 @@ class Arrival:
     """A place whose process is reached, under which address and port, and which source address it sees.
 
     `server` is "" where nobody says a name (an ICMP echo is answered by the kernel), and then the rest is None.
+    `listens` False: nothing is known to listen there (and where `server` is `OUTSIDE`, nothing of the place at all).
     """
 
     server: str
     endpoint: Seen | None = None
     source: Address | None = None
+    listens: bool = True
 
     def __str__(self) -> str:
         if self.endpoint is None:
@@ -84,7 +88,8 @@ class Predictor:
 
     `ports` are listened on besides those of the topology: (place, port). `at_sockets`: the dataplane may translate in
     connect(2), before there is a packet. Then a pod that is its own endpoint may talk to itself without leaving the
-    pod, and sees its own address instead of the node's.
+    pod, and sees its own address instead of the node's. `complete`: only what the topology lists is there, as in a lab;
+    else packets arrive also where nothing is known to listen, and at addresses that nobody is known to have.
     """
 
     def __init__(
@@ -94,9 +99,11 @@ class Predictor:
         *,
         ports: Iterable[tuple[str, Port]] = (),
         at_sockets: bool = False,
+        complete: bool = True,
     ) -> None:
         self._topology = topology
         self.at_sockets = at_sockets
+        self.complete = complete
         self._nodes = {name: Interpreter(program) for name, program in programs.items()}
         self._owners = topology.owners
         self._open: dict[tuple[str, Port], str] = {}
@@ -225,8 +232,12 @@ class _Way:
             self._arrive(f"node/{node}", flow)
             return
         owner = self._p.owner(flow.destination)
-        if owner is None:
+        if owner is None and self._p.complete:
             self.outcomes.append(Outcome.TIMEOUT)
+            return
+        if owner is None:
+            seen = Seen(flow.destination, flow.port) if self._probe.protocol is not None else None
+            self.arrivals.append(Arrival(OUTSIDE, seen, flow.source if seen else None, listens=False))
             return
         there = self._topology.node_of(owner)
         if there is None or there == node:
@@ -246,10 +257,11 @@ class _Way:
             self.arrivals.append(Arrival(""))
             return
         server = self._p.server(home, protocol, flow.port)
-        if server is None:
+        if server is None and self._p.complete:
             self.outcomes.append(Outcome.REFUSED)
         else:
-            self.arrivals.append(Arrival(server, Seen(flow.destination, flow.port), flow.source))
+            seen = Seen(flow.destination, flow.port)
+            self.arrivals.append(Arrival(server or home, seen, flow.source, listens=server is not None))
 
     def _returns(self, home: str, flow: _Flow) -> bool:
         """Whether the answer passes every node that rewrote the packet, last one first; else the client can't know it.
