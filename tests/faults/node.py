@@ -164,7 +164,8 @@ class Kill(Silent):
 def target(variant: str) -> Target[object]:
     """The iptables back end in one of its variants, or another back end by its name."""
     if variant in NAMES:
-        return target_for(variant, InstallOptions(wait=2))
+        # Without sockets: the lab's nodes are network namespaces of one kernel, and share its cgroups.
+        return target_for(variant, InstallOptions(wait=2, no_cgroup=True))
     return target_for("iptables", InstallOptions(iptables=variant, wait=2))
 
 
@@ -221,6 +222,20 @@ def uninstall(variant: str) -> Outcome:
         return remove(target(variant), store)
     finally:
         store.close()
+
+
+def uninstall_and_die(variant: str, kill: Kill) -> int:
+    """Remove in a child that is killed half way; returns how the child ended: -9, or 0 if it came to the end."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            store = open_store(STATE)
+            remove(target(variant), store, watch=kill)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def state(variant: str) -> bytes:
