@@ -138,8 +138,6 @@ def lab_command(
     from k8snetc.lab.topology import TopologyError
 
     manifests = read(source.paths, source.options, assume=source.assume)
-    if manifests.assumed:
-        source.say("lab: addresses are assumed (--assume-addresses)")
     try:
         topology = topology_of(manifests)
         programs = programs_of(source, manifests, topology)
@@ -153,7 +151,7 @@ def lab_command(
             with progress.shown():
                 progress.step(f"{len(wanted)} targets to try, {tries} times each")
                 trials = _try(cluster, predictor, wanted, tries, timeout)
-            _show(topology, trials, form)
+            _show(topology, trials, form, assumed=manifests.assumed)
             if hold:
                 _hold(cluster)
     except (CommandError, InstallError, LabError, TopologyError) as error:
@@ -247,13 +245,14 @@ def _try(
     ]
 
 
-def _show(topology: Topology, trials: Sequence[Trial], form: str) -> None:
+def _show(topology: Topology, trials: Sequence[Trial], form: str, *, assumed: bool) -> None:
+    from k8snetc.compiler.output import ASSUMED
     from k8snetc.lab import outcome
 
     if form == "json":
         import json
 
-        click.echo(json.dumps(outcome.to_data(trials), indent=2))
+        click.echo(json.dumps(outcome.to_data(trials, assumed=assumed), indent=2))
         return
     from k8snetc.lab.table import print_rows
 
@@ -267,6 +266,8 @@ def _show(topology: Topology, trials: Sequence[Trial], form: str) -> None:
         click.echo(f"{count} probes; {len(different)} flows are not as the program means")
     else:
         click.echo(f"{count} probes; all as the program means")
+    if assumed:
+        click.echo(ASSUMED)
 
 
 def _hold(cluster: Cluster) -> None:

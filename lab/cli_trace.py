@@ -56,6 +56,7 @@ def trace_command(*, source: Source, client: str, target: str, form: str) -> int
     \b
     Exit codes: 0 it always arrives, 1 it is refused or dropped, at least sometimes, 2 and above errors.
     """
+    from k8snetc.compiler.output import ASSUMED
     from k8snetc.compiler.pipeline import read
     from k8snetc.lab import targets
     from k8snetc.lab.cli import programs_of
@@ -64,8 +65,6 @@ def trace_command(*, source: Source, client: str, target: str, form: str) -> int
     from k8snetc.lab.topology import TopologyError
 
     manifests = read(source.paths, source.options, assume=source.assume)
-    if manifests.assumed:
-        source.say("k8snetc: addresses are assumed (--assume-addresses): for review, not for a node")
     try:
         topology = topology_of(manifests)
         programs = programs_of(source, manifests, topology)
@@ -81,10 +80,12 @@ def trace_command(*, source: Source, client: str, target: str, form: str) -> int
     if not found:
         raise click.UsageError(f"{client} has no address of the family of {target}")
     if form == "json":
-        click.echo(json.dumps([_as_json(*f) for f in found], indent=2))
+        click.echo(json.dumps([_as_json(*f, assumed=manifests.assumed) for f in found], indent=2))
     else:
         for one, probe, expected in found:
             _print(one, probe, expected)
+        if manifests.assumed:
+            click.echo(ASSUMED)
     return DENIED if any(expected.outcomes for _, _, expected in found) else 0
 
 
@@ -109,9 +110,10 @@ def _words(arrival: Arrival) -> str:
     return f"answered by {arrival}"
 
 
-def _as_json(target: Target, probe: Probe, expected: Expected) -> dict[str, object]:
+def _as_json(target: Target, probe: Probe, expected: Expected, *, assumed: bool) -> dict[str, object]:
     return {
         "format_version": 1,
+        "assumed": assumed,
         "from": probe.client,
         "to": str(target),
         "service": target.name,

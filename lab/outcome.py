@@ -72,10 +72,11 @@ def rows(topology: Topology, trials: Sequence[Trial]) -> list[Row]:
     ]
 
 
-def to_data(trials: Sequence[Trial]) -> dict[str, object]:
-    """Everything, for JSON."""
+def to_data(trials: Sequence[Trial], *, assumed: bool = False) -> dict[str, object]:
+    """Everything, for JSON. `assumed`: the lab's addresses were made up."""
     return {
         "format_version": FORMAT_VERSION,
+        "assumed": assumed,
         "probes": [
             {
                 "client": t.probe.client,

@@ -79,7 +79,9 @@ def _tell(commands: str) -> None:
     """
     for left in reversed(range(_ATTEMPTS)):
         try:
-            run(["conntrack", "-R", "-"], commands)
+            run(
+                ["conntrack", "-R", "/proc/self/fd/0"], commands
+            )  # "-" is /dev/stdin, which not every machine has
         except CommandError as error:
             if "Protocol error" not in str(error) or not left:
                 raise

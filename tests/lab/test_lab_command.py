@@ -85,7 +85,7 @@ spec:
     )
     done = lab(str(tmp_path), "-b", "iptables", "--assume-addresses")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "addresses are assumed" in done.stderr
+    assert "Addresses are assumed" in done.stdout
     assert "lab: 1 node, 2 pods, 1 outside client" in done.stderr
 
 

@@ -48,6 +48,7 @@ def test_a_policy_lets_its_friend_through() -> None:
 def test_json() -> None:
     (answer,) = json.loads(trace("pod/shop/cart-0", "svc/shop/db:5432/tcp", "--format", "json").output)
     assert answer["format_version"] == 1
+    assert answer["assumed"] is False
     assert answer["arrivals"] == [
         {
             "place": "pod/shop/db-0",
@@ -58,6 +59,24 @@ def test_json() -> None:
         }
     ]
     assert answer["refusals"] == []
+
+
+def test_answers_about_assumed_addresses_say_so() -> None:
+    boutique = str(ROOT / "examples/online-boutique/manifests")
+    words = [
+        boutique,
+        "--assume-addresses",
+        "--from",
+        "client/outside",
+        "--to",
+        "svc/default/frontend-external:80/tcp",
+    ]
+    text = CliRunner().invoke(trace_command, words, standalone_mode=False).stdout
+    assert text.splitlines()[-1].startswith("Addresses are assumed (--assume-addresses)")
+    answers = json.loads(
+        CliRunner().invoke(trace_command, [*words, "--format", "json"], standalone_mode=False).stdout
+    )
+    assert [a["assumed"] for a in answers] == [True] * len(answers)
 
 
 def test_a_wrong_name_is_a_usage_error_with_a_hint() -> None:
