@@ -347,6 +347,21 @@ def _node_port_addresses() -> Case:
     )
 
 
+def _node_port_addresses_of_one_family() -> Case:
+    """Blocks of IPv4 alone: in IPv6 no address is in one of them."""
+    return Case(
+        "node-port-addresses-of-one-family",
+        (service("web", 10, type="NodePort", ports=(port(node_port=30080),)), *slices("web", "web-1")),
+        (
+            Flow("outside", "192.0.2.11,", 30080, Reaches(("web-1",), Source.NODE)),
+            Flow("outside", ",2001:db8::11", 30080, Fate.REFUSED),
+            Flow("client-1", ",2001:db8::11", 30080, Fate.REFUSED),
+            Flow("client-1", cip(10), 80, Reaches(("web-1",))),
+        ),
+        {"nodeport-addresses": ["192.0.2.0/24"]},
+    )
+
+
 def _external_and_balancer_ips() -> Case:
     """External IPs and ingress IPs of mode VIP are served; mode Proxy is left alone."""
     proxy = ({"ip": "203.0.113.8", "ipMode": "Proxy"}, {"ip": "2001:db8:113::8", "ipMode": "Proxy"})
@@ -642,6 +657,7 @@ CASES: tuple[Case, ...] = (
     _no_endpoints(),
     _node_port(),
     _node_port_addresses(),
+    _node_port_addresses_of_one_family(),
     _external_and_balancer_ips(),
     _source_ranges(),
     _source_ranges_one_family(),
