@@ -22,7 +22,7 @@ from k8snetc.apply.signals import Stop, deferred
 from k8snetc.apply.store import Store
 from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.common.run import CommandError
-from k8snetc.backends.target import Change, InstallError, Step, Target
+from k8snetc.backends.target import Change, Collector, InstallError, LeftBehind, Step, Target
 from k8snetc.ir.data import to_json
 from k8snetc.ir.types import Program
 
@@ -222,6 +222,30 @@ def remove(
     )
 
 
+def collect(
+    target: Target[S],
+    collector: Collector[S],
+    store: Store,
+    *,
+    wait: float = LOCK_WAIT,
+    watch: Watch | None = None,
+) -> LeftBehind:
+    """Collect what earlier changes left behind and is idle now; returns what there was.
+
+    What is left behind takes no part in the state, so a killed collection needs no undoing. `collector` is the target.
+    """
+    watch = watch or Silent()
+    with store.locked(wait):
+        recover(target, store, watch)
+        live = target.observe()
+        with deferred() as stop:
+            try:
+                _run(collector.collecting(live), watch, stop)
+            except _REFUSED as e:
+                raise RolledBackError(f"not everything was collected: {e}; try again") from e
+    return collector.left_behind(live)
+
+
 def recover(target: Target[S], store: Store, watch: Watch) -> bool:
     """Undo what a killed change left, or find that it had come to its end. Call it under the lock.
 
@@ -360,6 +384,7 @@ __all__ = [
     "StateError",
     "Watch",
     "apply",
+    "collect",
     "fingerprint",
     "installed",
     "recover",

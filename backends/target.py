@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from k8snetc.backends.base import EmitOptions
 from k8snetc.ir.types import Program
 
 S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
 
 
 class InstallError(Exception):
@@ -166,6 +167,30 @@ class Target(Protocol[S]):
 
     def warnings(self) -> tuple[str, ...]:
         """Foreign rules that will catch our traffic first, each named, and what to do about it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """How many endpoints have left their services: `idle` without a connection, `busy` with some."""
+
+    idle: int = 0
+    busy: int = 0
+
+
+@runtime_checkable
+class Collector(Protocol[S_contra]):
+    """What a target can do besides whose changes leave something behind that has to be collected later.
+
+    What is left behind does nothing for new connections and takes no part in comparing states.
+    """
+
+    def left_behind(self, live: S_contra) -> LeftBehind:
+        """What is there. Pure."""
+        ...
+
+    def collecting(self, live: S_contra) -> Sequence[Step]:
+        """What takes the idle away; empty if there are none."""
         ...
 
 

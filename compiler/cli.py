@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("k8snetc.apply.cli_show", "status_command", "What is installed on this node."),
     "monitor": ("k8snetc.apply.cli_monitor", "monitor_command", "Packets that policy denies, as it happens."),
     "rollback": ("k8snetc.apply.cli", "rollback_command", "Go back to what was installed before."),
+    "gc": ("k8snetc.apply.cli_gc", "gc_command", "Collect endpoints that have left and are idle (IPVS)."),
     "remove": ("k8snetc.apply.cli", "remove_command", "Leave this node as it was before the first apply."),
     "trace": (
         "k8snetc.lab.cli_trace",

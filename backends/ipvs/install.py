@@ -33,7 +33,7 @@ from k8snetc.backends.ipvs.state import (
     read_state,
     state_of,
 )
-from k8snetc.backends.target import Change, InstallError, InstallOptions, Section, Step
+from k8snetc.backends.target import Change, InstallError, InstallOptions, LeftBehind, Section, Step
 from k8snetc.ir.types import Program
 
 REUSE = "net.ipv4.vs.conn_reuse_mode"
@@ -115,6 +115,15 @@ class IpvsTarget:
         """Nothing: the target's own tools show counters."""
         return ()
 
+    def left_behind(self, live: State) -> LeftBehind:
+        """Servers of weight 0."""
+        connections = [n for servers in live.leaving.values() for n in servers.values()]
+        return LeftBehind(connections.count(0), sum(n > 0 for n in connections))
+
+    def collecting(self, live: State) -> Sequence[Step]:
+        """What takes servers of weight 0 away that have no connection."""
+        return tuple(_ipvsadm("servers without connections", changes.collected_lines(live, live)))
+
     def warnings(self) -> tuple[str, ...]:
         """Foreign rules that come before ours."""
         return warnings(self._tools)
@@ -174,13 +183,14 @@ def _release() -> tuple[int, int]:
 
 def _addresses() -> frozenset[str] | None:
     """The addresses of the device, None where there is no device."""
-    links = json.loads(run(["ip", "-json", "link", "show", "type", "dummy"]) or "[]")
-    if not any(link.get("ifname") == DEVICE for link in links):
+    # Of all dummy devices: to ask for one that is not there would be an error.
+    links = json.loads(run(["ip", "-json", "address", "show", "type", "dummy"]) or "[]")
+    mine = [link for link in links if link.get("ifname") == DEVICE]
+    if not mine:
         return None
-    shown = json.loads(run(["ip", "-json", "address", "show", "dev", DEVICE]))
     return frozenset(
         f"{a['local']}/{a['prefixlen']}"
-        for link in shown
+        for link in mine
         for a in link.get("addr_info", ())
         if a.get("scope") != "link"
     )

@@ -5,13 +5,15 @@ Knows: names of back ends and their variants. Must not know: rules or programs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from k8snetc.backends.target import InstallOptions, target_for
 from k8snetc.ir.types import Program
+from k8snetc.lab import flush
 from k8snetc.lab.cluster import Cluster
 
 
@@ -29,6 +31,10 @@ class Dataplane:
     sockets: bool = False
     # Whether two connections from one port of a client to one endpoint, through two of its addresses, are told apart.
     tells_apart: bool = True
+    in_turn: bool = False  # endpoints take turns, so that few connections see them all
+    # Whether cases follow each other on nodes that are not emptied: where starting a program takes long. Each case is
+    # then a change of the one before, and what its nodes hold is known without another look.
+    follows_on: bool = False
 
 
 ALL = (
@@ -41,9 +47,38 @@ ALL = (
     Dataplane("ebpf-sockets", "ebpf", tells_apart=False, lets_in=False, sockets=True),
 )
 IN_VM = pytest.param(
-    Dataplane("ipvs", "ipvs", options=InstallOptions(iptables="nft")), id="ipvs", marks=pytest.mark.vm
+    Dataplane("ipvs", "ipvs", in_turn=True, follows_on=True, options=InstallOptions(iptables="nft")),
+    id="ipvs",
+    marks=pytest.mark.vm,
 )
 """The parameter for what needs the kernel of the virtual machine; such a test runs there."""
+
+_held: dict[tuple[str, str], object] = {}
+"""What the nodes of labs hold that are not emptied between cases, by lab and node."""
+
+
+@contextmanager
+def for_a_case(cluster: Cluster, dataplane: Dataplane) -> Iterator[Cluster]:
+    """The cluster for one case: emptied after it, or kept for the next one that follows on."""
+    if not dataplane.follows_on:
+        empty(cluster)
+    yield cluster
+    if not dataplane.follows_on:
+        cluster.reset()
+
+
+def empty(cluster: Cluster) -> None:
+    """Empty nodes that a case left as they were for the next one."""
+    if forget(cluster):
+        cluster.reset()
+
+
+def forget(cluster: Cluster) -> bool:
+    """The nodes will be emptied, or somebody else changes them. Returns whether anything was known of them."""
+    held = [key for key in _held if key[0] == cluster.name]
+    for key in held:
+        del _held[key]
+    return bool(held)
 
 
 def install(
@@ -58,14 +93,21 @@ def install(
         if dataplane.sockets:
             options = replace(options, cgroup=str(cluster.cgroup(node)))
         here = replace(dataplane, options=options)
-        cluster.call(f"node/{node}", _install_here, here, program, (old or {}).get(node))
+        live = _held.pop((cluster.name, node), None)
+        seen = cluster.call(f"node/{node}", _install_here, here, program, (old or {}).get(node), live)
+        if dataplane.follows_on:
+            _held[cluster.name, node] = seen
 
 
-def _install_here(dataplane: Dataplane, program: Program, old: Program | None) -> None:
+def _install_here(dataplane: Dataplane, program: Program, old: Program | None, live: object) -> object:
     target = target_for(dataplane.backend, dataplane.options)
     goal = target.desired(program)
-    for step in target.steps(target.observe(), goal):
+    if live is not None and old is None:
+        flush.connections()  # of the case before
+    for step in target.steps(target.observe() if live is None else live, goal):
         step.run()
-    left = target.changes(target.observe(), goal)
+    seen = target.observe()
+    left = target.changes(seen, goal)
     assert not left, f"what is installed differs from what was meant: {left[:3]}"
     target.cut(old, program)
+    return seen if dataplane.follows_on else None

@@ -80,13 +80,13 @@ ONE_EACH = [p for p in PLANES if p.id not in {"iptables-nft", "ebpf-sockets"}]
 @pytest.mark.kernel
 @pytest.mark.parametrize("dataplane", [*ONE_EACH, dataplanes.IN_VM])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_packets(policy_lab: Cluster, case: Case, dataplane: dataplanes.Dataplane) -> None:
+def test_packets(case_lab: Cluster, case: Case, dataplane: dataplanes.Dataplane) -> None:
     programs = programs_of(documents_of(case))
-    dataplanes.install(policy_lab, dataplane, programs)
-    predictor = Predictor(policy_lab.topology, programs)
+    dataplanes.install(case_lab, dataplane, programs)
+    predictor = Predictor(case_lab.topology, programs)
     wanted = stated(case)
     expected = [predictor.predict(flow.probe) for flow, _ in wanted]
-    observed = observe(policy_lab, [flow.probe for flow, _ in wanted], expected)
+    observed = observe(case_lab, [flow.probe for flow, _ in wanted], expected)
     wrong = [
         f"{flow.text}: stated {outcome.value}, interpreter {what}, packet {result}"
         for (flow, outcome), what, (result,) in zip(wanted, expected, observed, strict=True)

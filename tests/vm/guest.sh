@@ -19,7 +19,7 @@ hostname vm
 ip link set lo up
 
 # Loaded once and for all: a missing one is named on the console now instead of in the middle of a test.
-modprobe -a $VM_KERNEL_MODULES || echo "vm: some modules are missing"
+[ -z "$VM_KERNEL_MODULES" ] || modprobe -a $VM_KERNEL_MODULES || echo "vm: some modules are missing"
 # Loading `dummy` makes a device that nobody asked for.
 ip link delete dummy0 2>/dev/null
 sysctl -qw kernel.bpf_stats_enabled=0 net.core.bpf_jit_enable=1 kernel.panic_on_oops=1

@@ -4,6 +4,7 @@ Knows apt and the layout of the kernel package; must not know qemu. Never instal
 """
 
 import fcntl
+import lzma
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 
 META_PACKAGE = "linux-image-amd64"
 REPOSITORY = Path(__file__).resolve().parents[2]
+_XZ = b"\xfd7zXZ\0"
+_ELF = b"\x7fELF"
 
 
 class KernelError(RuntimeError):
@@ -33,8 +36,30 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        """The bootable image."""
+        """The bootable image: unpacked if it could be, since the guest takes seconds to unpack it."""
+        plain = self.tree / "boot" / f"vmlinux-{self.release}"
+        return plain if plain.exists() else self.packed_image
+
+    @property
+    def packed_image(self) -> Path:
+        """The image as the package has it."""
         return self.tree / "boot" / f"vmlinuz-{self.release}"
+
+    def unpack_image(self) -> None:
+        """Unpack the kernel out of its image beside it, once. It stays packed where it is not packed with xz."""
+        plain = self.tree / "boot" / f"vmlinux-{self.release}"
+        if plain.exists():
+            return
+        packed = self.packed_image.read_bytes()
+        start = packed.find(_XZ)
+        try:
+            unpacked = lzma.LZMADecompressor().decompress(packed[start:]) if start >= 0 else b""
+        except lzma.LZMAError:
+            unpacked = b""
+        if unpacked.startswith(_ELF):
+            fresh = plain.with_suffix(".new")
+            fresh.write_bytes(unpacked)
+            fresh.rename(plain)
 
     @property
     def modules(self) -> Path:
@@ -79,7 +104,9 @@ def kernel() -> Kernel:
             if not cached:
                 raise
             tree = cached[-1]
-    return Kernel(tree, next((tree / "lib/modules").iterdir()).name)
+        found = Kernel(tree, next((tree / "lib/modules").iterdir()).name)
+        found.unpack_image()
+    return found
 
 
 def _candidate() -> tuple[str, str]:

@@ -45,6 +45,13 @@ KERNEL_MODULES = (
 Not `sctp`: with it the kernel answers SCTP by itself, and the lab's speakers on raw sockets are talked over.
 """
 
+KERNEL_ARGUMENTS = (
+    "console=ttyS0 panic=-1 oops=panic loglevel=4 mitigations=off "
+    # What costs an emulated processor most, and no test asks for: with addresses at random every start of a program is
+    # translated anew; each page is written once more when it is given out; each file is judged (docs/decisions/0004).
+    "norandmaps init_on_alloc=0 apparmor=0 audit=0"
+)
+
 BOOT_LIMIT = 180.0
 """Seconds from the start of qemu to the agent's first word; about 7 when the machine is idle."""
 SILENCE_LIMIT = 90.0
@@ -170,15 +177,18 @@ class Vm:
         boot_limit: float = BOOT_LIMIT,
         kernel_arguments: Sequence[str] = (),
         cache: str = "loose",
+        modules: str = KERNEL_MODULES,
     ) -> Self:
         """Boot and return when the guest takes commands.
 
         `memory` is in MiB, the limits are in seconds; `cache` is the guest's cache mode for the shared files
-        (`none`: it sees what the host changes while it runs). Raises VmError, or KernelError when there is no kernel.
+        (`none`: it sees what the host changes while it runs); `modules` are loaded at the start. Raises VmError, or
+        KernelError when there is no kernel.
         """
         vm = cls(silence)
+        settings = {"VM_9P_CACHE": cache, "VM_KERNEL_MODULES": modules}
         try:
-            vm._start(kernel(), memory, processors, kernel_arguments, cache)
+            vm._start(kernel(), memory, processors, kernel_arguments, settings)
             vm._await_ready(boot_limit)
         except BaseException:
             vm.close(keep=vm._why is not None)
@@ -186,22 +196,26 @@ class Vm:
         return vm
 
     def _start(
-        self, linux: Kernel, memory: int, processors: int, arguments: Sequence[str], cache: str
+        self,
+        linux: Kernel,
+        memory: int,
+        processors: int,
+        arguments: Sequence[str],
+        settings: Mapping[str, str],
     ) -> None:
         if shutil.which(QEMU) is None:
             raise KernelError(f"{QEMU} is not installed: run make setup")
         here = Path(__file__).parent
         self.settings = {
-            "VM_9P_CACHE": cache,
+            **settings,
             "VM_MODULES": str(linux.modules.resolve()),
-            "VM_KERNEL_MODULES": KERNEL_MODULES,
             "VM_GUEST_SCRIPT": str(here / "guest.sh"),
             "VM_AGENT": str(here / "agent.py"),
         }
         initrd = self.folder / "initrd"
         initrd.write_bytes(initramfs.build(linux, self.settings))
         self._socket, theirs = socket.socketpair()
-        append = ["console=ttyS0", "panic=-1", "oops=panic", "loglevel=4", "mitigations=off", *arguments]
+        append = [KERNEL_ARGUMENTS, *arguments]
         command = [
             # Whatever happens to us, the machine does not outlive us.
             "setpriv", "--pdeathsig", "KILL", "--",

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.vm(inside=False)
 @pytest.fixture(scope="module")
 def vm() -> Iterator[Vm]:
     """One machine for the tests that leave it as it was."""
-    with Vm.boot(memory=512) as vm:
+    with Vm.boot(memory=512, modules="") as vm:
         yield vm
 
 
@@ -72,7 +72,7 @@ def test_the_hosts_files_stay_as_they_are(vm: Vm) -> None:
 
 
 def test_panic_is_noticed_at_once_and_shown() -> None:
-    with Vm.boot(memory=512) as vm:
+    with Vm.boot(memory=512, modules="") as vm:
         started = time.monotonic()
         with pytest.raises(VmError, match=r"Kernel panic - not syncing: sysrq triggered crash") as failure:
             vm.run(["sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000"], timeout=1000)
@@ -84,7 +84,7 @@ def test_panic_is_noticed_at_once_and_shown() -> None:
 
 
 def test_a_hung_guest_is_ended_within_the_limit() -> None:
-    with Vm.boot(memory=512, silence=6) as vm:
+    with Vm.boot(memory=512, modules="", silence=6) as vm:
         started = time.monotonic()
         os.kill(vm.pid, signal.SIGSTOP)  # no processor of it runs any more
         with pytest.raises(VmError, match="no sign of life"):
@@ -96,20 +96,25 @@ def test_a_hung_guest_is_ended_within_the_limit() -> None:
 def test_a_guest_that_never_gets_ready_is_ended() -> None:
     started = time.monotonic()
     with pytest.raises(VmError, match=r"not ready after 6 s|vm: ") as failure:
-        Vm.boot(memory=512, boot_limit=6, kernel_arguments=["rdinit=/bin/busybox", "--", "sleep", "1000"])
+        Vm.boot(
+            memory=512,
+            modules="",
+            boot_limit=6,
+            kernel_arguments=["rdinit=/bin/busybox", "--", "sleep", "1000"],
+        )
     assert time.monotonic() - started < 60
     assert "console" in str(failure.value)
 
 
 def test_a_guest_that_can_not_boot_says_why() -> None:
     with pytest.raises(VmError, match="Kernel panic"):
-        Vm.boot(memory=512, kernel_arguments=["rdinit=/nothing"])
+        Vm.boot(memory=512, modules="", kernel_arguments=["rdinit=/nothing"])
 
 
 def test_the_machine_does_not_outlive_a_killed_owner() -> None:
     program = (
         "from tests.vm.machine import Vm; import time\n"
-        "vm = Vm.boot(memory=512); print(vm.pid, flush=True); time.sleep(1000)"
+        "vm = Vm.boot(memory=512, modules=''); print(vm.pid, flush=True); time.sleep(1000)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True

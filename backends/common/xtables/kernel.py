@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from k8snetc.backends.common.run import CommandError, run
 from k8snetc.backends.common.settings import read_settings, setting_steps
-from k8snetc.backends.common.xtables.model import PREFIX
 from k8snetc.backends.common.xtables.state import (
     IpSet,
     State,
@@ -92,11 +92,7 @@ class Tools:
 
 
 def save_sets() -> str:
-    """The sets that are ours, as ipset save prints them; others are not read beyond their names."""
-    names = [n for n in run(["ipset", "list", "-n"]).split() if n.startswith(PREFIX)]
-    if not names:
-        return ""
-    # One call for all sets: thousands of calls would take seconds. Others' sets are passed over when parsed.
+    """All sets as ipset save prints them, in one call: thousands would take seconds. Others' are passed over later."""
     return run(["ipset", "save"])
 
 
@@ -127,13 +123,25 @@ def _shrink(live: Mapping[str, IpSet], goal: Mapping[str, IpSet]) -> Iterator[st
 
 
 def _one_by_one(live: State, goal: State) -> Iterator[Restore]:
-    """The tables one after the other, each at one stroke: for a back end that is not atomic anyway."""
+    """The tables one after the other, each at one stroke: for a back end that is not atomic anyway.
+
+    One restore for all of a family: what it takes is the start of the program, not the lines.
+    """
     now = live
+    restores: list[Restore] = []
     for key in sorted({*live.tables, *goal.tables}):
         tables = {**now.tables, key: goal.table(key)}
         then = State({k: t for k, t in tables.items() if t}, now.sets, now.sysctls)
-        yield from plan(now, then)
+        restores += plan(now, then)
         now = then
+    for family, group in groupby(restores, key=lambda r: r.family):
+        parts = list(group)
+        yield Restore(
+            family,
+            "; ".join(r.title for r in parts),
+            "".join(r.text for r in parts),
+            sum(r.lines for r in parts),
+        )
 
 
 def _ipset(lines: Sequence[str]) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -185,6 +188,38 @@ def test_open_connections_survive_and_servers_leave_gracefully(
     assert not shared_cluster.call("node/w1", _leaving).get("-t 10.96.0.1:80")
 
 
+def test_what_has_left_is_collected_when_its_connections_end(shared_cluster: Cluster, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+
+    def gc(*words: str, backend: str = "ipvs") -> tuple[int, str]:
+        command = [
+            str(Path(sys.executable).parent / "k8snetc"),
+            "gc",
+            "-b",
+            backend,
+            "--state-dir",
+            str(state),
+        ]
+        done = shared_cluster.run("node/w1", [*command, *words], check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    shared_cluster.call("node/w1", _apply, state, program(A))
+    assert gc() == (0, "Collected: 0 endpoints without connections; 0 still have some.\n")
+    with shared_cluster.flow(Probe("pod/shop/b", VIP, Protocol.TCP, 80), interval=0.2) as flow:
+        shared_cluster.call("node/w1", _apply, state, program(B))
+        # The NodePort's service has no connection: it is collected at once.
+        assert gc("--dry-run") == (1, "To collect: 1 endpoints without connections; 1 still have some.\n")
+        assert gc() == (1, "Collected: 1 endpoints without connections; 1 still have some.\n")
+        assert flow.close(10.0).intact
+    shared_cluster.run("node/w1", ["ipvsadm", "--set", "0", "1", "0"])  # a second for what was closed
+    until = time.monotonic() + 150  # of the connections that were closed before
+    while gc()[0] == 1 and time.monotonic() < until:
+        time.sleep(1)
+    assert shared_cluster.call("node/w1", _leaving) == {}
+    assert gc("-q") == (0, "")
+    assert gc(backend="iptables") == (0, "Nothing to collect: iptables leaves nothing behind.\n")
+
+
 def test_a_udp_server_leaves_at_once(shared_cluster: Cluster, tmp_path: Path) -> None:
     state = tmp_path / "state"
     shared_cluster.call("node/w1", _apply, state, program(A))
@@ -224,30 +259,38 @@ def test_a_missing_scheduler_is_named_before_anything_changes(
     assert shared_cluster.call("node/w1", _seen) == before
 
 
-@pytest.mark.parametrize(
-    "scheduler",
-    [
-        "rr",
-        "wrr",
-        "lc",
-        "wlc",
-        "lblc",
-        "lblcr",
-        "dh",
-        "sh:sh-port,sh-fallback",
-        "sed",
-        "nq",
-        "mh:mh-port",
-        "fo",
-        "ovf",
-    ],
+SCHEDULERS = (
+    "rr",
+    "wrr",
+    "lc",
+    "wlc",
+    "lblc",
+    "lblcr",
+    "dh",
+    "sh:sh-port,sh-fallback",
+    "sed",
+    "nq",
+    "mh:mh-port",
+    "fo",
+    "ovf",
 )
-def test_every_scheduler_serves(shared_cluster: Cluster, tmp_path: Path, scheduler: str) -> None:
-    shared_cluster.call(
-        "node/w1", _apply, tmp_path / "state", program(A, B, scheduler=scheduler, affinity=60)
-    )
-    results = shared_cluster.probe_all([Probe("client/out", VIP, Protocol.TCP, 80)] * 3)
-    assert all(r.answered for r in results), results
+
+
+def test_every_scheduler_serves(shared_cluster: Cluster, tmp_path: Path) -> None:
+    """Each with a service of its own, with and without affinity, in one program."""
+    base = program(A, B)
+    balancers, frontends = [], []
+    for number, (scheduler, seconds) in enumerate(product(SCHEDULERS, (0, 60))):
+        name = f"{scheduler} {seconds}"
+        memory = Affinity(name, seconds) if seconds else None
+        balancers.append(replace(base.balancers[0], name=name, affinity=memory, scheduler=scheduler))
+        frontends.append(_frontend(Exposure.CLUSTER_IP, str(VIP), Protocol.TCP, 1000 + number, name))
+    wanted = replace(base, balancers=tuple(balancers), frontends=tuple(frontends))
+    shared_cluster.call("node/w1", _apply, tmp_path / "state", wanted)
+    probes = [Probe("client/out", VIP, Protocol.TCP, f.port) for f in frontends for _ in range(3)]
+    results = shared_cluster.probe_all(probes)
+    failed = [f"{p}: {r}" for p, r in zip(probes, results, strict=True) if not r.answered]
+    assert not failed, failed
 
 
 @pytest.mark.parametrize("method", ["direct", "tunnel"])
