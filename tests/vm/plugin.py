@@ -30,6 +30,8 @@ DEFAULT_TIMEOUT = 300.0
 TEAR_DOWN = 120.0
 """Seconds beyond a test's own time-out before the host gives up on the guest."""
 MEMORY_MIB = 3072
+PROCESSORS = 1
+"""More cost more beside other tests: what one holds while the host runs something else, the others wait for."""
 _FORWARDED_ENVIRONMENT = ("CI", "K8SNETC_", "HYPOTHESIS_")
 
 
@@ -118,7 +120,7 @@ class VmPlugin:
         """Make sure that a guest runs which has collected the session's tests."""
         if self._vm is not None:
             return
-        self._vm = Vm.boot(memory=MEMORY_MIB)
+        self._vm = Vm.boot(memory=MEMORY_MIB, processors=PROCESSORS)
         mine = [i for i in item.session.items if runs_in_guest(i)]
         files = list(dict.fromkeys(str(i.path) for i in mine))
         environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED_ENVIRONMENT)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -15,7 +14,9 @@ import pytest
 
 from k8snetc.apply.store import open_store
 from k8snetc.apply.transaction import Silent, apply, recover, remove
+from k8snetc.backends.ipvs.emit import emit
 from k8snetc.backends.ipvs.install import IpvsTarget
+from k8snetc.backends.ipvs.lower import lower
 from k8snetc.backends.target import InstallError, InstallOptions, Step
 from k8snetc.ir.types import (
     Affinity,
@@ -295,25 +296,35 @@ def test_every_scheduler_serves(shared_cluster: Cluster, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("method", ["direct", "tunnel"])
 def test_forwarding_without_translation(shared_cluster: Cluster, tmp_path: Path, method: str) -> None:
-    address = ip_address("192.0.2.9")
-    web = Balancer("web", Family.IPV4, Protocol.TCP, (Endpoint(ip_address(A), 8080),), forwarding=method)
-    frontend = _frontend(Exposure.EXTERNAL_IP, str(address), Protocol.TCP, 8080, "web")
-    wanted = replace(program(B), balancers=(web,), frontends=(frontend,))
-    shared_cluster.call("node/w1", _apply, tmp_path / "state", wanted)
-    device = "lo" if method == "direct" else "tunl0"
-    pod = shared_cluster.netns("pod/shop/a")
-    lines = [f"addr add {address}/32 dev {device}", f"link set {device} up"]
-    subprocess.run(
-        ["ip", "-n", pod, "-batch", "-"], input="\n".join(lines), text=True, check=True, timeout=60
+    """What `real-servers.txt` says is done in the pod, and then the client's own address arrives there."""
+    ends = {Family.IPV4: ("192.0.2.9", A), Family.IPV6: ("2001:db8:9::9", "fd44:1::2")}
+    node = Node("w1", tuple(ends), (ip_address("172.18.0.1"), ip_address("fd18::1")))
+    balancers = tuple(
+        Balancer(f"web {f}", f, Protocol.TCP, (Endpoint(ip_address(pod), 8080),), forwarding=method)
+        for f, (_, pod) in ends.items()
     )
+    frontends = tuple(
+        replace(_frontend(Exposure.EXTERNAL_IP, vip, Protocol.TCP, 8080, f"web {f}"), family=f)
+        for f, (vip, _) in ends.items()
+    )
+    wanted = Program(node, balancers, frontends)
+    texts = {a.name: a.text for a in emit(lower(wanted))}
+    commands = [line for line in texts["real-servers.txt"].splitlines() if not line.startswith("#")]
+    shared_cluster.call("node/w1", _apply, tmp_path / "state", wanted)
+    before = shared_cluster.run("pod/shop/a", ["sysctl", *SETTINGS]).stdout.replace(" = ", "=").split()
+    shared_cluster.run("pod/shop/a", ["sh", "-ec", "\n".join(commands)])
     try:
-        for key in ("all", device):
-            shared_cluster.sysctl("pod/shop/a", f"net/ipv4/conf/{key}/rp_filter", "0")
-        result = shared_cluster.probe("client/out", address, 8080)
-        assert result.answered, result
-        assert result.source is not None
-        assert result.source.address == ip_address("203.0.113.9"), "the client's own address arrives"
+        for vip, own in (("192.0.2.9", "203.0.113.9"), ("2001:db8:9::9", "2001:db8::9")):
+            result = shared_cluster.probe("client/out", ip_address(vip), 8080)
+            assert result.server == "pod/shop/a", f"{vip}: {result}"
+            assert result.source is not None
+            assert result.source.address == ip_address(own), "the client's own address arrives"
     finally:
-        subprocess.run(
-            ["ip", "-n", pod, "addr", "del", f"{address}/32", "dev", device], check=True, timeout=60
-        )
+        undo = [
+            c.replace(" replace ", " delete ").replace(" nodad", "") for c in commands if " replace " in c
+        ]
+        undo += [f"ip link set {d} down" for d in ("tunl0", "ip6tnl0") if method == "tunnel"]
+        shared_cluster.run("pod/shop/a", ["sh", "-ec", "\n".join([*undo, f"sysctl -qw {' '.join(before)}"])])
+
+
+SETTINGS = tuple(f"net.ipv4.conf.all.{n}" for n in ("arp_ignore", "arp_announce", "rp_filter"))
