@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import replace
 from ipaddress import ip_address
@@ -34,6 +33,7 @@ from k8snetc.ir.types import (
 )
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Probe
+from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.vm
 
@@ -125,6 +125,18 @@ def _remove(state: Path) -> None:
     remove(IpvsTarget(OPTIONS), open_store(state))
 
 
+def _k8snetc(*words: str) -> tuple[int, str]:
+    """A command as a user gives it: exit code, and what it says on both streams."""
+    from click.testing import CliRunner
+
+    from k8snetc.compiler.cli import cli
+
+    done = CliRunner().invoke(cli, list(words), standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return done.return_value or 0, done.output
+
+
 def _leaving() -> dict[str, dict[str, int]]:
     return {k: dict(v) for k, v in IpvsTarget(OPTIONS).observe().leaving.items()}
 
@@ -193,16 +205,8 @@ def test_what_has_left_is_collected_when_its_connections_end(shared_cluster: Clu
     state = tmp_path / "state"
 
     def gc(*words: str, backend: str = "ipvs") -> tuple[int, str]:
-        command = [
-            str(Path(sys.executable).parent / "k8snetc"),
-            "gc",
-            "-b",
-            backend,
-            "--state-dir",
-            str(state),
-        ]
-        done = shared_cluster.run("node/w1", [*command, *words], check=False)
-        return done.returncode, done.stdout + done.stderr
+        options = ("-b", backend, "--state-dir", str(state))
+        return shared_cluster.call("node/w1", _k8snetc, "gc", *options, *words)
 
     shared_cluster.call("node/w1", _apply, state, program(A))
     assert gc() == (0, "Collected: 0 endpoints without connections; 0 still have some.\n")
@@ -246,6 +250,33 @@ def test_what_somebody_broke_is_repaired(shared_cluster: Cluster, tmp_path: Path
         assert shared_cluster.call("node/w1", _seen) != whole
         assert shared_cluster.call("node/w1", _apply, state, ONE)
         assert shared_cluster.call("node/w1", _seen) == whole, command
+
+
+def test_the_commands_of_a_node(shared_cluster: Cluster, tmp_path: Path) -> None:
+    manifests = str(ROOT / "examples/web-shop/manifests")
+    place = ("-b", "ipvs", "--iptables", "legacy", "--state-dir", str(tmp_path / "state"))
+
+    def run(command: str, *words: str, code: int = 0) -> str:
+        found, said = shared_cluster.call("node/w1", _k8snetc, command, *words, *place)
+        assert found == code, said
+        return said
+
+    before = shared_cluster.call("node/w1", _seen)
+    plan = run("diff", manifests, "--node", "worker-1", "--full", code=1)
+    assert "setting net.ipv4.vs.conntrack" in plan
+    assert "addresses of k8snetc0" in plan
+    assert "Applied and verified" in run("apply", manifests, "--node", "worker-1", "--yes")
+    assert "No changes." in run("diff", manifests, "--node", "worker-1")
+    run("verify")
+    assert "ipvs" in run("status")
+    shared_cluster.run("node/w1", ["ipvsadm", "-d", "-t", "10.96.7.7:80", "-r", "10.244.1.10:8080"])
+    assert "10.244.1.10:8080" in run("verify", code=1)
+    run("apply", manifests, "--node", "worker-1", "--yes", "--ipvs-scheduler", "wlc")
+    assert "-s wlc" in shared_cluster.run("node/w1", ["ipvsadm", "-Sn"]).stdout
+    run("rollback", "--yes")
+    assert "-s wlc" not in shared_cluster.run("node/w1", ["ipvsadm", "-Sn"]).stdout
+    run("remove", "--yes")
+    assert shared_cluster.call("node/w1", _seen) == before
 
 
 def test_a_missing_scheduler_is_named_before_anything_changes(
