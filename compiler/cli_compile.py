@@ -62,6 +62,12 @@ def artifact_options(command: Command) -> Command:
     metavar="DIR",
     help="Write files into DIR (made if needed) instead of printing.",
 )
+@click.option(
+    "--object",
+    "as_object",
+    is_flag=True,
+    help="Also build the BPF object, with clang, into the folder of --output. For the ebpf back end.",
+)
 @click.option("--emit-ir", is_flag=True, help="Print the optimised program itself; needs no --backend.")
 @click.option(
     "--print-between-passes",
@@ -74,6 +80,7 @@ def compile_command(
     backend: str | None,
     emit: EmitOptions,
     output: Path | None,
+    as_object: bool,
     emit_ir: bool,
     print_between_passes: bool,
 ) -> None:
@@ -86,6 +93,8 @@ def compile_command(
         raise click.UsageError(
             f"name the dataplane: --backend {'|'.join(NAMES)}; or look at the IR: --emit-ir"
         )
+    if as_object and (backend != "ebpf" or output is None):
+        raise click.UsageError("--object builds what the ebpf back end makes, into a folder: -b ebpf -o DIR")
     compiled = source.compile(_printer() if print_between_passes else None)
     artifacts = _artifacts(compiled, backend, emit, quiet=source.quiet) if backend else ()
     if emit_ir:
@@ -98,10 +107,21 @@ def compile_command(
         return
     from k8snetc.compiler.output import write
 
-    write(output, artifacts)
+    binaries = _objects(artifacts) if as_object else {}
+    write(output, artifacts, binaries)
     if not source.quiet:
         for artifact in artifacts:
             click.echo(f"wrote {output / artifact.name}: {artifact.text.count(chr(10))} lines", err=True)
+        for name, content in binaries.items():
+            click.echo(f"wrote {output / name}: {len(content)} bytes", err=True)
+
+
+def _objects(artifacts: tuple[Artifact, ...]) -> dict[str, bytes]:
+    """What clang makes of the artifacts that are C, by name. Raises `BuildError`."""
+    from k8snetc.backends.ebpf.build import build
+
+    sources = {a.name: a.text for a in artifacts if a.name.endswith(".bpf.c")}
+    return {f"{name.removesuffix('.c')}.o": build(text) for name, text in sources.items()}
 
 
 def _print(artifacts: tuple[Artifact, ...]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from k8snetc.backends.base import Artifact
@@ -35,19 +35,20 @@ def marked_assumed(artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
     )
 
 
-def write(folder: Path, artifacts: Sequence[Artifact]) -> None:
-    """Write each artifact to `folder`, which is made. A file is replaced at once or not at all.
+def write(folder: Path, artifacts: Sequence[Artifact], binaries: Mapping[str, bytes] | None = None) -> None:
+    """Write each artifact, and binaries by name, to `folder`, which is made. A file is replaced at once or not at all.
 
     All are written beside their places first, so that a full disk leaves the old files. Raises `OSError`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written: list[tuple[str, Path]] = []
     try:
-        for artifact in artifacts:
+        contents = {a.name: a.text.encode() for a in artifacts} | dict(binaries or {})
+        for name, content in contents.items():
             handle, temporary = tempfile.mkstemp(prefix=".k8snetc-", dir=folder)
-            written.append((temporary, folder / artifact.name))
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(artifact.text)
+            written.append((temporary, folder / name))
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
                 os.fchmod(file.fileno(), 0o666 & ~_umask())
         for temporary, place in written:
             os.replace(temporary, place)

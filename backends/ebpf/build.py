@@ -1,4 +1,4 @@
-"""C to an ELF object, with clang: no root, no kernel headers.
+"""C to an ELF object, with clang alone: no root, no headers.
 
 Knows: clang's command line. Must not know: what the C does.
 """
@@ -31,7 +31,7 @@ def build(source: str, *flags: str) -> bytes:
     """
     clang = os.environ.get("CLANG") or which("clang")
     if clang is None:
-        raise BuildError("clang is missing: install Debian's clang and libbpf-dev, or set CLANG to its path")
+        raise BuildError("clang is missing: install Debian's clang, or set CLANG to its path")
     # A file, not a pipe: clang keeps its lines in the object, and the verifier names the one that it refuses.
     with tempfile.TemporaryDirectory(prefix="k8snetc-") as folder:
         Path(folder, SOURCE).write_text(source, "utf-8")
@@ -43,9 +43,7 @@ def build(source: str, *flags: str) -> bytes:
             raise BuildError(f"{clang} can't be run: {error.strerror}; is CLANG right?") from error
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        missing = any("bpf/bpf_" in line and "not found" in line for line in lines)
-        hint = "\ninstall Debian's libbpf-dev, which has these headers" if missing else ""
-        raise BuildError("clang can't compile the generated C:\n" + "\n".join(lines[:20]) + hint)
+        raise BuildError("clang can't compile the generated C:\n" + "\n".join(lines[:20]))
     return done.stdout
 
 

@@ -10,15 +10,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from k8snetc.backends.ebpf import libbpf
+from k8snetc.backends.ebpf import clsact, libbpf
 from k8snetc.backends.ebpf.pins import FOLDER, Entry, remove
-from k8snetc.backends.ebpf.state import TC_HOOKS, Attachment
+from k8snetc.backends.ebpf.state import INGRESS, TC_HOOKS, Attachment
 from k8snetc.backends.target import InstallError
-
-_INGRESS = ("from_pod", "from_outside")
-_PRIORITY = 0x6B38  # of our clsact filters
-_ETH_P_ALL = 3
-_CLSACT_INGRESS, _CLSACT_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 
 
 def _path(attachment: Attachment, folder: Path) -> Path:
@@ -40,7 +35,7 @@ def attached(folder: Path = FOLDER) -> Iterator[Attachment]:
             if alive == int(place):
                 yield Attachment(hook, int(place))
     if (folder / "entry").is_dir():
-        yield from _filters()
+        yield from clsact.attached()
 
 
 def attach(attachment: Attachment, cgroup: str | None, folder: Path = FOLDER) -> None:
@@ -52,7 +47,7 @@ def attach(attachment: Attachment, cgroup: str | None, folder: Path = FOLDER) ->
     program = entry.program(attachment.hook)
     try:
         if attachment.hook in TC_HOOKS:
-            kind = libbpf.TCX_INGRESS if attachment.hook in _INGRESS else libbpf.TCX_EGRESS
+            kind = libbpf.TCX_INGRESS if attachment.hook in INGRESS else libbpf.TCX_EGRESS
             try:
                 link = libbpf.link(program, attachment.place, kind)
             except libbpf.BpfError as error:
@@ -60,7 +55,7 @@ def attach(attachment: Attachment, cgroup: str | None, folder: Path = FOLDER) ->
                     raise InstallError(
                         f"{attachment.hook} on interface {attachment.place}: {error}"
                     ) from error
-                _add_filter(attachment, program)
+                clsact.attach(attachment, program, folder)
                 return
         else:
             assert cgroup is not None
@@ -90,11 +85,20 @@ def detach(attachment: Attachment, folder: Path = FOLDER) -> None:
     if path.exists():
         remove(path)
     elif attachment.hook in TC_HOOKS:
-        _delete_filter(attachment)
+        clsact.detach(attachment, folder)
+
+
+def discard(path: Path) -> None:
+    """Remove something that is stale."""
+    if path.parent.name == clsact.MARKS:
+        clsact.release(path)
+    else:
+        remove(path)
 
 
 def stale(folder: Path = FOLDER) -> Iterator[Path]:
-    """Pins of links whose interface or cgroup is gone."""
+    """Pins of links whose interface or cgroup is gone, and marks of clsact queues that nothing uses."""
+    yield from clsact.unused(folder)
     links = folder / "links"
     if not links.is_dir():
         return
@@ -105,77 +109,3 @@ def stale(folder: Path = FOLDER) -> Iterator[Path]:
                 yield path
         finally:
             os.close(fd)
-
-
-# --- clsact ---
-
-
-def _parent(hook: str) -> int:
-    return _CLSACT_INGRESS if hook in _INGRESS else _CLSACT_EGRESS
-
-
-def _name(hook: str) -> str:
-    return f"k8snetc_{hook}"
-
-
-def _add_filter(attachment: Attachment, program: int) -> None:
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    with IPRoute() as route:
-        try:
-            route.tc("add", "clsact", attachment.place)
-        except NetlinkError as error:
-            if error.code != errno.EEXIST:
-                raise InstallError(f"interface {attachment.place}: no clsact: {error}") from error
-        try:
-            route.tc(
-                "replace-filter",
-                "bpf",
-                attachment.place,
-                handle=1,
-                fd=program,
-                name=_name(attachment.hook),
-                parent=_parent(attachment.hook),
-                prio=_PRIORITY,
-                protocol=_ETH_P_ALL,
-                classid=1,
-                direct_action=True,
-            )
-        except NetlinkError as error:
-            raise InstallError(f"interface {attachment.place}: no filter: {error}") from error
-
-
-def _delete_filter(attachment: Attachment) -> None:
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    with IPRoute() as route:
-        try:
-            route.tc(
-                "del-filter",
-                "bpf",
-                attachment.place,
-                handle=1,
-                parent=_parent(attachment.hook),
-                prio=_PRIORITY,
-                protocol=_ETH_P_ALL,
-            )
-        except NetlinkError as error:
-            if error.code not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
-                raise InstallError(f"interface {attachment.place}: {error}") from error
-
-
-def _filters() -> Iterator[Attachment]:
-    from pyroute2 import IPRoute
-
-    names = {_name(h): h for h in TC_HOOKS}
-    with IPRoute() as route:
-        clsact = {q["index"] for q in route.get_qdiscs() if q.get_attr("TCA_KIND") == "clsact"}
-        for index in sorted(clsact):
-            for parent in (_CLSACT_INGRESS, _CLSACT_EGRESS):
-                for one in route.get_filters(index=index, parent=parent):
-                    options = one.get_attr("TCA_OPTIONS")
-                    name = options.get_attr("TCA_BPF_NAME") if options is not None else None
-                    if name in names:
-                        yield Attachment(names[name], index)

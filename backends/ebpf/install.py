@@ -189,7 +189,7 @@ def _left(folder: Path) -> Iterator[Path]:
 
 def _collect(folder: Path) -> None:
     for path in tuple(_left(folder)):
-        remove(path)
+        hooks.discard(path)
 
 
 def _load(goal: State, entry: Entry) -> None:

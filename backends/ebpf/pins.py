@@ -3,6 +3,7 @@
     <folder>/entry/{current, slots_*, programs}   the programs that stay attached, and the switch
     <folder>/shared/*                             tables that outlive a generation: connections...
     <folder>/links/<hook>@<place>                 attachments
+    <folder>/clsact/<interface>                   a folder: this clsact is ours (only before Linux 6.6)
 
 Tables of a generation are not pinned: its programs hold them, and the `slots_*` hold its programs. So a crash leaves
 nothing behind that the kernel does not free by itself. Must not know what the programs do.

@@ -34,6 +34,7 @@ CONFIG = Layout(
     )
 )
 TC_HOOKS = ("from_pod", "to_pod", "from_outside", "to_outside")
+INGRESS = ("from_pod", "from_outside")
 ACCEPT_LOCAL = "net/ipv4/conf/lo/accept_local"
 ROUTE_LOCALNET = "net/ipv4/conf/lo/route_localnet"
 SYSCTLS = (ACCEPT_LOCAL, ROUTE_LOCALNET)

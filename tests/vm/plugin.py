@@ -120,8 +120,13 @@ class VmPlugin:
         """Make sure that a guest runs which has collected the session's tests."""
         if self._vm is not None:
             return
-        self._vm = Vm.boot(memory=MEMORY_MIB, processors=PROCESSORS)
         mine = [i for i in item.session.items if runs_in_guest(i)]
+        for module in {i.path: i.getparent(pytest.Module) for i in mine}.values():
+            # What a module would rather do here than under emulation.
+            prepare = getattr(module.obj, "prepare_on_host", None) if module is not None else None
+            if prepare is not None:
+                prepare()
+        self._vm = Vm.boot(memory=MEMORY_MIB, processors=PROCESSORS)
         files = list(dict.fromkeys(str(i.path) for i in mine))
         environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED_ENVIRONMENT)}
         environment |= {GUEST_VARIABLE: "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}

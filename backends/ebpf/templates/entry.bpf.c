@@ -4,23 +4,17 @@
    `slots_*` array that is. One write of `current` switches all hooks at once. Before the first switch, and at a hook
    that the generation in force does not use, packets go on untouched. */
 
-typedef signed char __s8;
-typedef unsigned char __u8;
-typedef short __s16;
-typedef unsigned short __u16;
-typedef int __s32;
 typedef unsigned int __u32;
-typedef long long __s64;
-typedef unsigned long long __u64;
-typedef __u16 __be16;
-typedef __u32 __be32;
-typedef __u64 __be64;
-typedef __u16 __sum16;
-typedef __u32 __wsum;
 
 enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PROG_ARRAY = 3 };
 
-#include <bpf/bpf_helpers.h>
+/* The kernel's helpers by number, and the words with which libbpf finds maps and programs in the object. */
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, value) int (*name)[value]
+#define __type(name, value) typeof(value) *name
+
+static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*bpf_tail_call)(void *ctx, void *programs, __u32 index) = (void *)12;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -26,8 +26,57 @@ enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_F_RECOMPUTE_CSUM
        BPF_F_PSEUDO_HDR = 16, BPF_F_MARK_MANGLED_0 = 32 };
 #define BPF_F_CURRENT_NETNS (-1L)
 
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+/* --- helpers: what the kernel offers to programs, by number (enum bpf_func_id of linux/bpf.h), and the words with which
+   libbpf finds maps and programs in the object. Written out, so that clang alone compiles this file. ----------- */
+
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, value) int (*name)[value]
+#define __type(name, value) typeof(value) *name
+#define __always_inline inline __attribute__((always_inline))
+#define __noinline __attribute__((noinline))
+#define HELPER static __attribute__((unused))
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define bpf_htons(x) ((__be16)__builtin_bswap16(x))
+#define bpf_htonl(x) ((__be32)__builtin_bswap32(x))
+#else
+#define bpf_htons(x) ((__be16)(x))
+#define bpf_htonl(x) ((__be32)(x))
+#endif
+#define bpf_ntohs(x) ((__u16)bpf_htons(x))
+#define bpf_ntohl(x) ((__u32)bpf_htonl(x))
+
+struct __sk_buff;
+HELPER void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+HELPER long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
+HELPER long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+HELPER __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
+HELPER long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 length) = (void *)26;
+HELPER long (*bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 length,
+				   __u64 flags) = (void *)9;
+HELPER long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
+HELPER __s64 (*bpf_csum_diff)(__be32 *from, __u32 from_size, __be32 *to, __u32 to_size, __u32 seed) = (void *)28;
+HELPER long (*bpf_skb_change_tail)(struct __sk_buff *skb, __u32 length, __u64 flags) = (void *)38;
+HELPER long (*bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 difference, __u32 mode, __u64 flags) = (void *)50;
+
+struct bpf_sock;
+struct bpf_sock_addr;
+struct bpf_sock_tuple;
+struct bpf_fib_lookup;
+struct bpf_redir_neigh;
+HELPER __u32 (*bpf_get_prandom_u32)(void) = (void *)7;
+HELPER long (*bpf_l3_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags) = (void *)10;
+HELPER long (*bpf_l4_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags) = (void *)11;
+HELPER __u64 (*bpf_get_socket_cookie)(void *ctx) = (void *)46;
+HELPER long (*bpf_fib_lookup)(void *ctx, struct bpf_fib_lookup *fib, int size, __u32 flags) = (void *)69;
+HELPER struct bpf_sock *(*bpf_sk_lookup_tcp)(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns,
+					     __u64 flags) = (void *)84;
+HELPER struct bpf_sock *(*bpf_sk_lookup_udp)(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns,
+					     __u64 flags) = (void *)85;
+HELPER long (*bpf_sk_release)(void *socket) = (void *)86;
+HELPER __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)122;
+HELPER long (*bpf_redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *next, int size, __u64 flags) = (void *)152;
+HELPER int (*bpf_set_retval)(int value) = (void *)187;
 
 /* The packet, as tc programs see it (struct __sk_buff of linux/bpf.h, its first part). */
 struct __sk_buff {

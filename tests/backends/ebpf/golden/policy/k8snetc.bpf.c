@@ -26,8 +26,33 @@ enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_F_RECOMPUTE_CSUM
        BPF_F_PSEUDO_HDR = 16, BPF_F_MARK_MANGLED_0 = 32 };
 #define BPF_F_CURRENT_NETNS (-1L)
 
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+/* --- helpers: what the kernel offers to programs, by number (enum bpf_func_id of linux/bpf.h), and the words with which
+   libbpf finds maps and programs in the object. Written out, so that clang alone compiles this file. ----------- */
+
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, value) int (*name)[value]
+#define __type(name, value) typeof(value) *name
+#define __always_inline inline __attribute__((always_inline))
+#define __noinline __attribute__((noinline))
+#define HELPER static __attribute__((unused))
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define bpf_htons(x) ((__be16)__builtin_bswap16(x))
+#define bpf_htonl(x) ((__be32)__builtin_bswap32(x))
+#else
+#define bpf_htons(x) ((__be16)(x))
+#define bpf_htonl(x) ((__be32)(x))
+#endif
+#define bpf_ntohs(x) ((__u16)bpf_htons(x))
+#define bpf_ntohl(x) ((__u32)bpf_htonl(x))
+
+struct __sk_buff;
+HELPER void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+HELPER long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
+HELPER long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+HELPER __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
+HELPER long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 length) = (void *)26;
+HELPER long (*bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)130;
 
 /* The packet, as tc programs see it (struct __sk_buff of linux/bpf.h, its first part). */
 struct __sk_buff {
@@ -509,99 +534,6 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 	return 0;
 }
 
-/* --- rewrite, IPv4: another source or destination, with every checksum that covers it ------------------- */
-
-/* Swaps `old` for `new` in the checksum at `offset`, for a change of an address (in the pseudo header). */
-static __always_inline int sum_address4(struct __sk_buff *skb, __u32 offset, const struct address4 *old,
-					 const struct address4 *new, __u64 flags)
-{
-	return bpf_l4_csum_replace(skb, offset, old->word[0], new->word[0], flags | BPF_F_PSEUDO_HDR | 4);
-}
-
-/* Writes an address at `offset` of the header at `ip`. */
-static __always_inline int put_address4(struct __sk_buff *skb, __u32 ip, __u32 offset,
-					 const struct address4 *old, const struct address4 *new)
-{
-	if (bpf_l3_csum_replace(skb, ip + 10, old->word[0], new->word[0], 4))
-		return -1;
-	return bpf_skb_store_bytes(skb, ip + offset, new, sizeof(*new), 0);
-}
-
-/* Gives the packet another source (`source` 1) or destination. Returns 0, or -1 when it can't be written. */
-__noinline int rewrite4(struct __sk_buff *skb, struct packet4 *p, const struct address4 *address,
-				__be16 port, int source)
-{
-	if (!p || !address)
-		return -1;
-
-	const __u32 offset = source ? 12 : 16;
-	struct address4 new = *address;
-	struct address4 old = source ? p->outer_source : p->outer_destination;
-	__be16 old_port = source ? p->key.source_port : p->key.destination_port;
-	__u32 header = p->header;
-
-	if (p->inner) {
-		/* An ICMP error: the other end of the packet inside, and the outer end if it is the same one. */
-		const __u32 inside = p->inner + (source ? 16 : 12);
-		struct address4 was = source ? p->key.source : p->key.destination;
-		__u32 at = p->inner_header + (source ? 2 : 0);
-
-		if (p->key.protocol == IPPROTO_ICMP)
-			at = p->inner_header + 4;
-		if (old_port != port) {
-			if (bpf_l4_csum_replace(skb, header + 2, old_port, port, 2) ||
-			    bpf_skb_store_bytes(skb, at, &port, sizeof(port), 0))
-				return -1;
-		}
-		/* The header's own checksum takes up the change of the address: ICMP's does not see it. */
-		if (put_address4(skb, p->inner, inside - p->inner, &was, &new))
-			return -1;
-		if (source && !same4(&old, &was))
-			goto done;
-		if (put_address4(skb, ETH_HLEN, offset, &old, &new))
-			return -1;
-		goto done;
-	}
-	if (p->fragment != 2) {
-		if (p->key.protocol == IPPROTO_TCP) {
-			if (sum_address4(skb, header + 16, &old, &new, 0))
-				return -1;
-			if (old_port != port && bpf_l4_csum_replace(skb, header + 16, old_port, port, 2))
-				return -1;
-		} else if (p->key.protocol == IPPROTO_UDP) {
-			if (sum_address4(skb, header + 6, &old, &new, BPF_F_MARK_MANGLED_0))
-				return -1;
-			if (old_port != port &&
-			    bpf_l4_csum_replace(skb, header + 6, old_port, port, BPF_F_MARK_MANGLED_0 | 2))
-				return -1;
-		}
-		if (old_port != port) {
-			__u32 at = header + (source ? 0 : 2);
-
-			if (p->echo) {
-				at = header + 4;
-				if (bpf_l4_csum_replace(skb, header + 2, old_port, port, 2))
-					return -1;
-			}
-			if (bpf_skb_store_bytes(skb, at, &port, sizeof(port), 0))
-				return -1;
-		}
-	}
-	if (put_address4(skb, ETH_HLEN, offset, &old, &new))
-		return -1;
-done:
-	if (source) {
-		p->outer_source = new;
-		p->key.source = new;
-		p->key.source_port = port;
-	} else {
-		p->outer_destination = new;
-		p->key.destination = new;
-		p->key.destination_port = port;
-	}
-	return 0;
-}
-
 /* --- services, IPv4: which frontend, which endpoint ---------------------------------------------------- */
 
 static __always_inline int is_node4(const struct address4 *address)
@@ -768,9 +700,8 @@ remember:
 /* --- forward, IPv4: a packet's way through the node ------------------------------------------------------ */
 
 /* Where a packet comes in: its new destination. */
-__noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
+static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 {
-	struct address4 address;
 	struct conn4 *c;
 
 	if (!p)
@@ -785,12 +716,6 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 		p->key.source = p->outer_source;
 		p->key.destination = p->outer_destination;
 		p->key.protocol = p->protocol;
-	}
-	if (c) {
-		if (!(c->flags & CONN_SET_DESTINATION))
-			return CONTINUE;
-		address = c->address;
-		return rewrite4(skb, p, &address, c->port, 0) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
 	}
 	return CONTINUE;
 }
@@ -1102,106 +1027,6 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 	return 0;
 }
 
-/* --- rewrite, IPv6: another source or destination, with every checksum that covers it ------------------- */
-
-/* Swaps `old` for `new` in the checksum at `offset`, for a change of an address (in the pseudo header). */
-static __always_inline int sum_address6(struct __sk_buff *skb, __u32 offset, const struct address6 *old,
-					 const struct address6 *new, __u64 flags)
-{
-	__s64 difference = bpf_csum_diff((__be32 *)old, sizeof(*old), (__be32 *)new, sizeof(*new), 0);
-
-	return bpf_l4_csum_replace(skb, offset, 0, difference, flags | BPF_F_PSEUDO_HDR);
-}
-
-/* Writes an address at `offset` of the header at `ip`. */
-static __always_inline int put_address6(struct __sk_buff *skb, __u32 ip, __u32 offset,
-					 const struct address6 *old, const struct address6 *new)
-{
-	return bpf_skb_store_bytes(skb, ip + offset, new, sizeof(*new), BPF_F_RECOMPUTE_CSUM);
-}
-
-/* Gives the packet another source (`source` 1) or destination. Returns 0, or -1 when it can't be written. */
-__noinline int rewrite6(struct __sk_buff *skb, struct packet6 *p, const struct address6 *address,
-				__be16 port, int source)
-{
-	if (!p || !address)
-		return -1;
-
-	const __u32 offset = source ? 8 : 24;
-	struct address6 new = *address;
-	struct address6 old = source ? p->outer_source : p->outer_destination;
-	__be16 old_port = source ? p->key.source_port : p->key.destination_port;
-	__u32 header = p->header;
-
-	if (p->inner) {
-		/* An ICMP error: the other end of the packet inside, and the outer end if it is the same one. */
-		const __u32 inside = p->inner + (source ? 24 : 8);
-		struct address6 was = source ? p->key.source : p->key.destination;
-		__u32 at = p->inner_header + (source ? 2 : 0);
-
-		if (p->key.protocol == IPPROTO_ICMPV6)
-			at = p->inner_header + 4;
-		if (old_port != port) {
-			if (bpf_l4_csum_replace(skb, header + 2, old_port, port, 2) ||
-			    bpf_skb_store_bytes(skb, at, &port, sizeof(port), 0))
-				return -1;
-		}
-		__s64 difference = bpf_csum_diff((__be32 *)&was, sizeof(was), (__be32 *)&new, sizeof(new), 0);
-
-		if (bpf_l4_csum_replace(skb, header + 2, 0, difference, 0) ||
-		    bpf_skb_store_bytes(skb, inside, &new, sizeof(new), 0))
-			return -1;
-		if (source && !same6(&old, &was))
-			goto done;
-		if (sum_address6(skb, header + 2, &old, &new, 0))
-			return -1;
-		if (put_address6(skb, ETH_HLEN, offset, &old, &new))
-			return -1;
-		goto done;
-	}
-	if (p->fragment != 2) {
-		if (p->key.protocol == IPPROTO_TCP) {
-			if (sum_address6(skb, header + 16, &old, &new, 0))
-				return -1;
-			if (old_port != port && bpf_l4_csum_replace(skb, header + 16, old_port, port, 2))
-				return -1;
-		} else if (p->key.protocol == IPPROTO_UDP) {
-			if (sum_address6(skb, header + 6, &old, &new, BPF_F_MARK_MANGLED_0))
-				return -1;
-			if (old_port != port &&
-			    bpf_l4_csum_replace(skb, header + 6, old_port, port, BPF_F_MARK_MANGLED_0 | 2))
-				return -1;
-		} else if (p->key.protocol == IPPROTO_ICMPV6) {
-			if (sum_address6(skb, header + 2, &old, &new, 0))
-				return -1;
-		}
-		if (old_port != port) {
-			__u32 at = header + (source ? 0 : 2);
-
-			if (p->echo) {
-				at = header + 4;
-				if (bpf_l4_csum_replace(skb, header + 2, old_port, port, 2))
-					return -1;
-			}
-			if (bpf_skb_store_bytes(skb, at, &port, sizeof(port), 0))
-				return -1;
-		}
-	}
-	if (put_address6(skb, ETH_HLEN, offset, &old, &new))
-		return -1;
-done:
-	if (source) {
-		p->outer_source = new;
-		p->key.source = new;
-		p->key.source_port = port;
-	} else {
-		p->outer_destination = new;
-		p->key.destination = new;
-		p->key.destination_port = port;
-	}
-	return 0;
-}
-
 /* --- services, IPv6: which frontend, which endpoint ---------------------------------------------------- */
 
 static __always_inline int is_node6(const struct address6 *address)
@@ -1368,9 +1193,8 @@ remember:
 /* --- forward, IPv6: a packet's way through the node ------------------------------------------------------ */
 
 /* Where a packet comes in: its new destination. */
-__noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
+static __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 {
-	struct address6 address;
 	struct conn6 *c;
 
 	if (!p)
@@ -1385,12 +1209,6 @@ __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 		p->key.source = p->outer_source;
 		p->key.destination = p->outer_destination;
 		p->key.protocol = p->protocol;
-	}
-	if (c) {
-		if (!(c->flags & CONN_SET_DESTINATION))
-			return CONTINUE;
-		address = c->address;
-		return rewrite6(skb, p, &address, c->port, 0) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
 	}
 	return CONTINUE;
 }
