@@ -28,6 +28,7 @@ from k8snetc.apply.transaction import (
 from k8snetc.apply.transaction import (
     Source as Installed,
 )
+from k8snetc.backends.target import InstallOptions
 from k8snetc.compiler.source import Command, Source, optional_manifest_options
 from k8snetc.ir.types import Program
 
@@ -131,7 +132,9 @@ def apply_command(
             here.target,
             found.program,
             here.store,
-            source=Installed(source.paths, found.digest, plan.summary, pods=found.names),
+            source=Installed(
+                source.paths, found.digest, plan.summary, pods=found.names, install=node.install
+            ),
             base=None if here.interrupted() else plan.base,
             wait=node.lock_timeout,
             watch=Progress(quiet=source.quiet),
@@ -156,7 +159,9 @@ def _apply_saved(source: Source, node: OnNode, plan_file: Path, *, yes: bool) ->
             here.target,
             saved.program,
             here.store,
-            source=Installed(saved.paths, saved.manifests, saved.summary, pods=saved.pods),
+            source=Installed(
+                saved.paths, saved.manifests, saved.summary, pods=saved.pods, install=saved.options
+            ),
             base=saved.base,
             wait=node.lock_timeout,
             watch=Progress(quiet=source.quiet),
@@ -243,7 +248,12 @@ def rollback_command(
             program,
             here.store,
             source=Installed(
-                back.sources, back.manifests, f"roll-back to receipt {back.number}", back.number, pods
+                back.sources,
+                back.manifests,
+                f"roll-back to receipt {back.number}",
+                back.number,
+                pods,
+                here.node.install,
             ),
             base=None if here.interrupted() else plan.base,
             wait=node.lock_timeout,
@@ -254,9 +264,7 @@ def rollback_command(
 
 
 def of_what_runs(node: OnNode) -> OnNode:
-    """The options with the back end filled in from the newest receipt, where none is named."""
-    if node.backend is not None:
-        return node
+    """The options of the newest receipt: its back end where none is named, and all others where none is given."""
     from k8snetc.apply.store import open_store
 
     store = open_store(node.state_dir)
@@ -264,9 +272,11 @@ def of_what_runs(node: OnNode) -> OnNode:
         now = receipts.newest(store)
     finally:
         store.close()
-    if now is None:
+    if now is None or node.backend not in (None, now.backend):
         return node
-    return OnNode(now.backend, node.install, node.state_dir, node.lock_timeout)
+    asked = node.install != InstallOptions()
+    install = node.install if asked or now.install is None else now.install
+    return OnNode(now.backend, install, node.state_dir, node.lock_timeout)
 
 
 @click.command("remove")

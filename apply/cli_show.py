@@ -293,7 +293,7 @@ def _table(section: Section) -> Iterator[str]:
         yield "  (none)"
         return
     rows = [section.columns, *section.rows]
-    texts = [[f"{c:,}" if isinstance(c, int) else clean(c) for c in row] for row in rows]
+    texts = [[f"{c:,}" if isinstance(c, int) else clean(c or "") for c in row] for row in rows]
     widths = [max(len(t) for t in column) for column in zip(*texts, strict=True)]
     right = [all(isinstance(row[i], int) or not row[i] for row in section.rows) for i in range(len(widths))]
     for row in texts:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import tempfile
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -20,6 +19,7 @@ import orjson
 
 from k8snetc.apply.connectivity import Names
 from k8snetc.apply.errors import ApplyError
+from k8snetc.apply.kept_options import options_of
 from k8snetc.apply.plan import Plan
 from k8snetc.backends.target import Change, InstallOptions
 from k8snetc.ir.data import DataError, from_json, to_json
@@ -110,7 +110,7 @@ def load(path: Path) -> SavedPlan:
             str(data["backend"]),
             str(data["base"]),
             from_json(b64decode(data["program"])),
-            _options(data["install"]),
+            options_of(data["install"]),
             tuple(map(str, data["paths"])),
             str(data["manifests"]),
             str(data["summary"]),
@@ -118,26 +118,3 @@ def load(path: Path) -> SavedPlan:
         )
     except (KeyError, TypeError, AttributeError, ValueError, DataError) as e:
         raise ApplyError(f"{path} is no saved plan ({e}); make one with `k8snetc diff --out FILE`") from e
-
-
-def _options(data: Mapping[str, object]) -> InstallOptions:
-    """The options as saved: each of the type that it has in `InstallOptions`."""
-    made = InstallOptions(
-        comments=data["comments"] is True,
-        iptables=str(data["iptables"]),
-        wait=int(str(data["wait"])),
-        ipvs_scheduler=str(data["ipvs_scheduler"]),
-        ipvs_strict_arp=data["ipvs_strict_arp"] is True,
-        uplinks=_words(data["uplinks"]),
-        pod_interfaces=_words(data["pod_interfaces"]),
-        cgroup=None if data["cgroup"] is None else str(data["cgroup"]),
-        no_cgroup=data["no_cgroup"] is True,
-        ebpf_counters=data["ebpf_counters"] is True,
-    )
-    if {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(made).items()} != data:
-        raise ValueError("its options are those of another version")
-    return made
-
-
-def _words(value: object) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list) else ()

@@ -20,7 +20,9 @@ import orjson
 
 from k8snetc.apply.connectivity import Names
 from k8snetc.apply.errors import StateError
+from k8snetc.apply.kept_options import options_of
 from k8snetc.apply.store import Store
+from k8snetc.backends.target import InstallOptions
 from k8snetc.ir.data import DataError, from_json, to_json
 from k8snetc.ir.types import Program
 
@@ -36,7 +38,7 @@ class Receipt:
     `time` is UTC, ISO 8601. `sources` are the paths as given, `manifests` the SHA-256 of what was in them ("" if
     unknown), `program` that of the program, `state` that of what the kernel holds since. `restores` is the number of
     the receipt that a roll-back went back to, None for an apply. `seconds` counts from lock to verified. `place` is
-    the network namespace and boot that it belongs to.
+    the network namespace and boot that it belongs to. `install` are the options it was installed with, None if unknown.
     """
 
     number: int
@@ -53,6 +55,7 @@ class Receipt:
     steps: tuple[str, ...]
     restores: int | None
     place: str
+    install: InstallOptions | None = None
 
 
 def here() -> str:
@@ -100,6 +103,8 @@ def load(store: Store, number: int) -> Receipt:
             )
         document["sources"] = tuple(document["sources"])
         document["steps"] = tuple(document["steps"])
+        kept = document.pop("install", None)
+        document["install"] = options_of(kept) if kept is not None else None
         return Receipt(**document)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         fix = "remove its file and apply again"

@@ -22,7 +22,7 @@ from k8snetc.apply.signals import Stop, deferred
 from k8snetc.apply.store import Store
 from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.common.run import CommandError
-from k8snetc.backends.target import Change, Collector, InstallError, LeftBehind, Step, Target
+from k8snetc.backends.target import Change, Collector, InstallError, InstallOptions, LeftBehind, Step, Target
 from k8snetc.ir.data import to_json
 from k8snetc.ir.types import Program
 
@@ -64,7 +64,7 @@ class Silent:
 class Source:
     """Where a program comes from, for the receipt. `manifests` is the SHA-256 of all input, "" if unknown.
 
-    `pods` are the pods that the manifests name, None if unknown.
+    `pods` are the pods that the manifests name, `install` the options of the target, None if unknown.
     """
 
     paths: tuple[str, ...] = ()
@@ -72,6 +72,7 @@ class Source:
     summary: str = ""
     restores: int | None = None
     pods: Names | None = None
+    install: InstallOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ def apply(
                 steps=tuple(s.title for s in steps),
                 restores=source.restores,
                 place=receipts.here(),
+                install=source.install,
             )
 
         what = f"apply of {', '.join(source.paths) or 'a program'}"

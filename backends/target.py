@@ -68,7 +68,7 @@ class Change:
         return "-" if self.removed else "+"
 
 
-Cell = str | int
+Cell = str | int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def _tables(entry: Entry, running: dict[str, libbpf.ProgramInfo]) -> Iterator[tu
                 continue
             kind = libbpf.MAP_KINDS.get(table.kind, str(table.kind))
             used = tally.used(table)
-            found[table.name] = (table.name, kind, "" if used is None else used, table.capacity)
+            found[table.name] = (table.name, kind, used, table.capacity)
         finally:
             table.close()
     yield from (found[name] for name in sorted(found))

@@ -65,7 +65,7 @@ def test_the_same_traffic_and_nothing_left(cluster: Cluster, family: Family) -> 
     assert disciplines(cluster) == {"lo"}
 
 
-def details(program: Program) -> list[tuple[str, tuple[tuple[str | int, ...], ...]]]:
+def details(program: Program) -> list[tuple[str, tuple[tuple[str | int | None, ...], ...]]]:
     return [(s.name, s.rows) for s in target(OPTIONS).details(program)]
 
 
