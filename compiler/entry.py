@@ -18,6 +18,8 @@ def main() -> None:
     if patient:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_missing_streams()
+    # Whatever is installed beside us has no business in a process that root runs; looking for it also takes time.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from k8snetc.compiler.cli import run
 
     if patient:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from k8snetc.backends.common.run import CommandError, run
-from k8snetc.ir.interpret import Interpreter, Sender
 from k8snetc.ir.types import Address, Balance, Family, Frontend, Program, Protocol
 
 CUT = "0x1000/0x1000"
@@ -145,6 +144,8 @@ def allowed_again(new: Program, flows: Iterable[Flow]) -> Iterator[Flow]:
 
 
 def _judged(new: Program, flows: Iterable[Flow]) -> Iterator[tuple[Flow, bool]]:
+    from k8snetc.ir.interpret import Interpreter, Sender  # compiling needs the marks of this module alone
+
     interpreter = Interpreter(new)
     pods = frozenset(p for e in new.enforcements for p in e.pods)
     own = frozenset(new.node.addresses)
