@@ -10,7 +10,7 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -336,25 +336,22 @@ def test_udp_endpoint_that_goes_at_every_address(
         ("outside", "203.0.113.7,2001:db8:113::7", 53),
     )
     dataplanes.install(world, dataplane, steps[0])
+    asked = [p for client, to, number in targets for p in probes(client, to, number, Protocol.UDP)]
     with ExitStack() as stack:
-        flows = [
-            stack.enter_context(world.flow(probe))
-            for client, to, number in targets
-            for probe in probes(client, to, number, Protocol.UDP)
-        ]
-        assert _servers_of(flows, place("web-1")) == {(place("web-1"),)}
+        flows = {str(probe): stack.enter_context(world.flow(probe)) for probe in asked}
+        assert _servers_of(flows, place("web-1")) == dict.fromkeys(flows, (place("web-1"),))
         dataplanes.install(world, dataplane, steps[1], steps[0])
         time.sleep(0.3)
-        assert {f.report().servers for f in flows} == {(place("web-1"),)}
+        assert _servers_of(flows, place("web-1")) == dict.fromkeys(flows, (place("web-1"),))
         dataplanes.install(world, dataplane, steps[2], steps[1])
-        assert _servers_of(flows, place("web-2")) == {(place("web-1"), place("web-2"))}
+        assert _servers_of(flows, place("web-2")) == dict.fromkeys(flows, (place("web-1"), place("web-2")))
 
 
-def _servers_of(flows: Sequence[Flow], last: str) -> set[tuple[str, ...]]:
+def _servers_of(flows: Mapping[str, Flow], last: str) -> dict[str, tuple[str, ...]]:
     """Who answered each flow, one after the other, as soon as `last` answers all of them, or after some seconds."""
     deadline = time.monotonic() + 10
     while True:
-        found = {f.report().servers for f in flows}
-        if time.monotonic() > deadline or all(servers[-1:] == (last,) for servers in found):
+        found = {name: flow.report().servers for name, flow in flows.items()}
+        if time.monotonic() > deadline or all(servers[-1:] == (last,) for servers in found.values()):
             return found
         time.sleep(0.05)
