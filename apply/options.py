@@ -126,7 +126,7 @@ _OPTIONS: tuple[_Decorator, ...] = (
     click.option("--no-cgroup", is_flag=True, help="eBPF: balance packets only, no sockets."),
     click.option(
         "--state-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(file_okay=False, readable=False, path_type=Path),
         default=STATE_DIR,
         show_default=True,
         metavar="DIR",

@@ -155,7 +155,9 @@ def open_store(path: Path) -> Store:
             os.mkdir(path, 0o700)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as e:
-        raise StateError(f"{path}: {e.strerror}; give another directory with --state-dir") from e
+        stranger = isinstance(e, PermissionError) and os.geteuid() != 0
+        fix = "run this as root" if stranger else "give another directory with --state-dir"
+        raise StateError(f"{path}: {e.strerror}; {fix}") from e
     found = os.fstat(fd)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         os.close(fd)

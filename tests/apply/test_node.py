@@ -174,3 +174,10 @@ def test_a_person_without_privilege_is_told(
     assert "Traceback" not in done.stderr
     assert "root" in done.stderr
     assert everything(cluster, variant) == before
+    # Where root was here before, its state can't be read either.
+    state = tmp_path / "root"
+    state.mkdir(mode=0o700)
+    again = ("--backend", backend, "--state-dir", str(state), "--yes", "--node", "worker-1")
+    done = cluster.run(NODE, [*command, *again], check=False)
+    assert done.returncode == 4, done.stderr
+    assert f"{state}: Permission denied; run this as root" in done.stderr
