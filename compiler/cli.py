@@ -11,6 +11,7 @@ see `apply`; 70 a defect of k8snetc; 130 interrupted.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -121,10 +122,11 @@ def run() -> int:
     except click.exceptions.Exit as e:
         return e.exit_code
     except click.ClickException as e:
-        e.show()
+        with suppress(OSError):
+            e.show()
         return BAD_INPUT
     except (KeyboardInterrupt, click.Abort):
-        click.echo("k8snetc: interrupted", err=True)
+        _say("k8snetc: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         return _closed_pipe()
@@ -143,34 +145,38 @@ def _failed(error: Exception) -> int:
     match error:
         case InputError():
             for diagnostic in error.diagnostics:
-                click.echo(str(diagnostic), err=True)
+                _say(str(diagnostic))
             count = len(error.diagnostics)
-            click.echo(f"k8snetc: {count} error{'s' if count != 1 else ''}; nothing was written", err=True)
+            _say(f"k8snetc: {count} error{'s' if count != 1 else ''}; nothing was written")
             return BAD_INPUT
         case UnsupportedError():
             for gap in error.gaps:
                 place = f"{gap.origin.file}:{gap.origin.line}: " if gap.origin else ""
-                click.echo(f"{place}{error.backend} can't do this: {gap.what}; {gap.hint}", err=True)
-            click.echo(f"k8snetc: {error}; nothing was written", err=True)
+                _say(f"{place}{error.backend} can't do this: {gap.what}; {gap.hint}")
+            _say(f"k8snetc: {error}; nothing was written")
             return UNSUPPORTED
         case ApplyError():
-            click.echo(f"k8snetc: {error}", err=True)
+            _say(f"k8snetc: {error}")
             return error.exit_code
         case CommandError() | InstallError():
-            click.echo(f"k8snetc: {error}", err=True)
+            _say(f"k8snetc: {error}")
             return NODE_ERROR
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"k8snetc: {where}{error.strerror or error}", err=True)
+            _say(f"k8snetc: {where}{error.strerror or error}")
             return BAD_INPUT
         case _:
             import traceback
 
-            traceback.print_exception(error)
-            click.echo(
-                "k8snetc: this is a defect of k8snetc; please report it with the lines above", err=True
-            )
+            _say("".join(traceback.format_exception(error)).rstrip())
+            _say("k8snetc: this is a defect of k8snetc; please report it with the lines above")
             return DEFECT
+
+
+def _say(text: str) -> None:
+    """To standard error, if it is still there: a terminal that was closed must not change the exit code."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _closed_pipe() -> int:

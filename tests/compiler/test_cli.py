@@ -272,6 +272,16 @@ def test_a_closed_pipe_and_a_full_disk() -> None:
     assert full.stderr.splitlines()[-1] == "k8snetc: No space left on device"
 
 
+def test_an_error_that_nobody_can_be_told_keeps_its_exit_code() -> None:
+    """A terminal that was closed in the middle: what is written to it fails."""
+    code = "from k8snetc.compiler.entry import main; main()"
+    for words, expected in (("compile nowhere -b iptables", 2), ("apply nowhere", 2)):
+        done = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -c '{code}' {words} 2>/dev/full"], timeout=60, check=False
+        )
+        assert done.returncode == expected, words
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
