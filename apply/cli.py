@@ -120,7 +120,7 @@ def apply_command(
     if not dry_run:
         refuse_assumed(found.program)
     with session(node) as here:
-        _mention_interrupted(here)
+        here.mention("will be undone first")
         plan = here.plan(found.program, found.names, ", ".join(source.paths))
         show(plan, form, full=full)
         if dry_run or not _worth_it(here, plan, found.program):
@@ -135,7 +135,7 @@ def apply_command(
             source=Installed(
                 source.paths, found.digest, plan.summary, pods=found.names, install=node.install
             ),
-            base=None if here.interrupted() else plan.base,
+            base=plan.base,
             wait=node.lock_timeout,
             watch=Progress(quiet=source.quiet),
         )
@@ -168,12 +168,6 @@ def _apply_saved(source: Source, node: OnNode, plan_file: Path, *, yes: bool) ->
         )
         _report(outcome, verbose=source.verbose, quiet=source.quiet)
     return 0
-
-
-def _mention_interrupted(here: Session) -> None:
-    left = here.interrupted()
-    if left:
-        click.echo(f"k8snetc: an interrupted {clean(left)} will be undone first", err=True)
 
 
 def _worth_it(here: Session, plan: Plan, program: Program) -> bool:
@@ -234,7 +228,7 @@ def rollback_command(
         else:
             back = receipts.load(here.store, number)
         program = receipts.program_of(here.store, back.number)
-        _mention_interrupted(here)
+        here.mention("will be undone first")
         pods = here.pods(back)
         plan = here.plan(program, pods, f"receipt {back.number} of {back.time}")
         show(plan, form, full=full)
@@ -255,7 +249,7 @@ def rollback_command(
                 pods,
                 here.node.install,
             ),
-            base=None if here.interrupted() else plan.base,
+            base=plan.base,
             wait=node.lock_timeout,
             watch=Progress(quiet=quiet),
         )

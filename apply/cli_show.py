@@ -22,7 +22,7 @@ from k8snetc.apply.options import OnNode, node_command
 from k8snetc.apply.plan import Plan, many, set_plan
 from k8snetc.apply.receipts import Receipt
 from k8snetc.apply.render import clean
-from k8snetc.apply.session import Session, session
+from k8snetc.apply.session import session
 from k8snetc.compiler.source import Source, optional_manifest_options
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def diff_command(
 def _live(source: Source, node: OnNode, form: str, out: Path | None, *, full: bool) -> int:
     found = read(source)
     with session(node) as here:
-        _mention(here)
+        here.mention("is not undone yet; the next apply does that")
         plan = here.plan(found.program, found.names, ", ".join(source.paths))
     show(plan, form, full=full)
     if out is not None:
@@ -125,14 +125,6 @@ def _live(source: Source, node: OnNode, form: str, out: Path | None, *, full: bo
         )
         source.say(f"saved the plan: k8snetc apply --plan {out}")
     return int(plan.differs)
-
-
-def _mention(here: Session) -> None:
-    left = here.interrupted()
-    if left:
-        click.echo(
-            f"k8snetc: an interrupted {clean(left)} is not undone yet; the next apply does that", err=True
-        )
 
 
 def _sets(source: Source, node: OnNode, before: tuple[str, ...], after: tuple[str, ...]) -> Plan:
@@ -208,17 +200,17 @@ def verify_command(*, source: Source, node: OnNode, form: str, full: bool) -> in
         if node.backend is None:
             raise ApplyError(_NOTHING)
     with session(node) as here:
-        _mention(here)
+        here.mention("is not undone yet; the next apply does that")
         if source.paths:
             if source.options.node is None:
                 raise click.UsageError("name the node that this is: --node NAME")
             found = read(source)
-            plan = here.plan(found.program, found.names, ", ".join(source.paths))
+            plan = here.plan(found.program, found.names, ", ".join(source.paths), as_is=True)
         else:
             now = here.installed()
             if now is None:
                 raise ApplyError(_NOTHING)
-            plan = here.plan(now[1], here.pods(now[0]), f"receipt {now[0].number}")
+            plan = here.plan(now[1], here.pods(now[0]), f"receipt {now[0].number}", as_is=True)
     # The node is looked at against what it should be, so what an apply would add is what is missing.
     wrong = replace(plan, effects=(), drift=())
     if form != "text" or not wrong.differs:
@@ -264,7 +256,7 @@ def status_command(*, node: OnNode, form: str) -> int:
             _nothing(form)
             return 1
         receipt, program = now
-        plan = here.plan(program, here.pods(receipt), f"receipt {receipt.number}")
+        plan = here.plan(program, here.pods(receipt), f"receipt {receipt.number}", as_is=True)
         history = [receipts.load(here.store, n) for n in receipts.numbers(here.store)]
         details = here.target.details(program)
     if form == "json":

@@ -19,8 +19,9 @@ from k8snetc.apply.errors import StateError
 from k8snetc.apply.options import OnNode
 from k8snetc.apply.plan import Plan, live_plan
 from k8snetc.apply.receipts import Receipt
+from k8snetc.apply.render import clean
 from k8snetc.apply.store import Store, open_store
-from k8snetc.apply.transaction import before_first, installed
+from k8snetc.apply.transaction import base_of_next, before_first, installed
 from k8snetc.backends.target import Step, Target
 from k8snetc.ir.types import Program
 
@@ -95,16 +96,29 @@ class Session:
     def interrupted(self) -> str:
         """What was killed half way and isn't undone yet, "" if nothing."""
         left = journal.pending(self.store)
-        return left.what if left is not None else ""
+        return left.what if left is not None and self.store.holder() is None else ""
+
+    def mention(self, then: str) -> None:
+        """Say if a change was killed half way, and what `then` becomes of it; or that one is running."""
+        holder = self.store.holder()
+        left = self.interrupted()
+        if holder is not None:
+            who = f" (process {holder})" if holder else ""
+            click.echo(f"k8snetc: another k8snetc{who} is changing this node right now", err=True)
+        elif left:
+            click.echo(f"k8snetc: an interrupted {clean(left)} {then}", err=True)
 
     def pods(self, receipt: Receipt) -> Names | None:
         """The pods of the manifests that a receipt is about, None if that is not known."""
         return receipts.pods_of(self.store, receipt.number)
 
-    def plan(self, program: Program, names: Names | None, new: str) -> Plan:
-        """From what is live to `program`. Raises `ApplyError` if another back end is installed here."""
+    def plan(self, program: Program, names: Names | None, new: str, *, as_is: bool = False) -> Plan:
+        """From what the next change starts from, or `as_is` from what is live, to `program`.
+
+        That differs where a change was killed half way. Raises `ApplyError` if another back end is installed here.
+        """
         known = self.known()
-        live = self.target.observe()
+        live = self.target.observe() if as_is else base_of_next(self.target, self.store)
         return live_plan(
             self.target,
             program,

@@ -106,6 +106,20 @@ class Store:
         finally:
             os.close(fd)
 
+    def holder(self) -> str | None:
+        """The process that holds the lock ("" if it didn't say), None if nobody does."""
+        try:
+            fd = os.open(LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._dir)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(fd, 32).decode("ascii", "replace").strip()
+        finally:
+            os.close(fd)
+        return None
+
     def _lock(self, until: float) -> int:
         while True:
             try:

@@ -273,6 +273,21 @@ def recover(target: Target[S], store: Store, watch: Watch) -> bool:
     return True
 
 
+def base_of_next(target: Target[S], store: Store) -> S:
+    """What the next change will start from: what is live, or what a killed (or still running) change is put back to.
+
+    If that other change comes to its end instead, a plan for this base is stale, and refused.
+    """
+    left = journal.pending(store)
+    live = target.observe()
+    if left is None or left.backend != target.name:
+        return live
+    now = receipts.newest(store)
+    if now is not None and now.state == fingerprint(target, live):
+        return live
+    return target.load(left.base)
+
+
 def installed(target: Target[S], store: Store) -> Receipt | None:
     """The newest receipt. Raises `ApplyError` if it is another back end's: two on one node would contend."""
     now = receipts.newest(store)
@@ -386,6 +401,7 @@ __all__ = [
     "StateError",
     "Watch",
     "apply",
+    "base_of_next",
     "collect",
     "fingerprint",
     "installed",

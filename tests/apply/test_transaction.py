@@ -21,6 +21,7 @@ from k8snetc.apply.transaction import (
     Silent,
     Source,
     apply,
+    base_of_next,
     before_first,
     fingerprint,
     installed,
@@ -301,3 +302,36 @@ def test_pods_are_kept_with_their_receipt(target: FakeTarget, store: Store) -> N
     assert pods_of(store, 1) is None
     (store.path / f"{KEEP + 2:06}.pods").write_bytes(b"rubbish")
     assert pods_of(store, KEEP + 2) is None
+
+
+def test_a_plan_beside_a_running_apply_is_stale_when_that_is_done(target: FakeTarget, store: Store) -> None:
+    """What a plan saw while another apply ran is what that began with, never something in between."""
+    apply(target, program("abc"), store)
+    seen: list[str] = []
+
+    class Look(Silent):
+        def began(self, at: int, total: int, step: Step) -> None:
+            seen.append(fingerprint(target, base_of_next(target, store)))
+            assert store.holder() == str(os.getpid())
+
+    old = fingerprint(target, target.observe())
+    apply(target, program("xyz"), store, watch=Look())
+    assert set(seen) == {old}
+    assert len(seen) == 3
+    assert store.holder() is None
+    with pytest.raises(StaleError):
+        apply(target, program("mno"), store, base=seen[-1])
+
+
+def test_a_plan_after_a_killed_apply_is_for_what_will_be_put_back(target: FakeTarget, store: Store) -> None:
+    apply(target, program("abc"), store)
+    old = fingerprint(target, target.observe())
+    pid = os.fork()
+    if pid == 0:
+        apply(target, program("xyz"), store, watch=Interrupt(1, None))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert fingerprint(target, target.observe()) != old
+    base = fingerprint(target, base_of_next(target, store))
+    assert base == old
+    assert apply(target, program("mno"), store, base=base).receipt is not None

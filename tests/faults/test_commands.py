@@ -12,6 +12,7 @@ import pytest
 
 from k8snetc.apply.document import schema
 from k8snetc.lab.cluster import Cluster
+from tests.faults import node
 from tests.faults.node import W1
 from tests.support.repository import ROOT
 
@@ -110,7 +111,7 @@ def test_what_is_refused(k8snetc: Console, manifests: Path) -> None:
     assert "assumed" in assumed
     (manifests / "bad.yaml").write_text("kind: Service\n\tx: 1\n")
     assert "bad.yaml:2" in k8snetc("apply", manifests, *ON, code=2).stderr
-    assert "not a valid object name" in k8snetc("diff", "git:nope:x", SHOP, code=2).stderr
+    assert "ot a valid object name" in k8snetc("diff", "git:nope:x", SHOP, code=2).stderr
     assert k8snetc.cluster.run(W1, ["ls", "/run/k8snetc"], check=False).returncode != 0
 
 
@@ -133,3 +134,62 @@ def test_golden_files(k8snetc: Console, manifests: Path, tmp_path: Path) -> None
     said = k8snetc("diff", manifests, *words, code=1).stdout
     assert "10.96.7.19" in said
     assert "files of golden output" in said
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_a_plan_after_a_killed_apply_is_for_what_ran_before(
+    k8snetc: Console, manifests: Path, backend: str
+) -> None:
+    on = ("--backend", backend, "--node", "worker-1")
+    k8snetc("apply", SHOP, *on)
+    cluster = k8snetc.cluster
+    kill = node.Kill(0, after=True) if backend == "nftables" else node.Kill(3)
+    assert cluster.call(W1, node.install_and_die, backend, node.NEW, kill) == -9
+    said = k8snetc("diff", SHOP, *on)
+    assert "No changes." in said.stdout
+    assert "is not undone yet" in said.stderr
+    assert k8snetc("verify", code=1).stdout != ""  # the node as it is
+    done = k8snetc("apply", manifests, *on)
+    assert "will be undone first" in done.stderr
+    assert "Applied and verified" in done.stdout
+    k8snetc("verify")
+
+
+def test_another_back_end_is_refused_before_anything_is_shown(k8snetc: Console) -> None:
+    k8snetc("apply", SHOP, *ON)
+    other = ("--backend", "nftables", "--node", "worker-1")
+    for command in ("diff", "apply", "verify"):
+        said = k8snetc(command, SHOP, *other, code=4).stderr
+        assert "the iptables back end is installed on this node" in said
+    k8snetc("remove", "--yes")
+    for command in ("verify", "rollback"):
+        assert "nothing is installed here" in k8snetc(command, code=4).stderr
+
+
+def test_git_shows_what_is_committed_and_no_less(k8snetc: Console, manifests: Path) -> None:
+    """Whatever `.gitattributes` says; links and submodules can't be compared, so they are refused."""
+
+    def git(*words: str) -> None:
+        subprocess.run(
+            ["git", "-C", str(manifests), "-c", "user.name=a", "-c", "user.email=a@b", *words],
+            check=True,
+            capture_output=True,
+        )
+
+    def diff(code: int) -> subprocess.CompletedProcess[str]:
+        words = [str(PROGRAM), "diff", "git:HEAD:", ".", "--node", "worker-2"]
+        done = subprocess.run(words, cwd=manifests, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    git("init", "-q")
+    (manifests / ".gitattributes").write_text("policies.yaml export-ignore\nservices.yaml eol=crlf\n")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    assert diff(0).stdout == "No changes.\n"
+    (manifests / "policies.yaml").unlink()
+    assert "was git:HEAD:/policies.yaml:2 NetworkPolicy shop/db-from-cart" in diff(1).stdout
+    (manifests / "link.yaml").symlink_to("services.yaml")
+    git("add", ".")
+    git("commit", "-qm", "two")
+    assert "link.yaml is a link" in diff(2).stderr
