@@ -173,6 +173,25 @@ def _undefined() -> Case:
     )
 
 
+def _unallocated() -> Case:
+    """With the service CIDR known, an address in it that no Service has is dropped, whoever asks."""
+    other = service("other", 12, labels={"service.kubernetes.io/service-proxy-name": "mine"})
+    return Case(
+        "unallocated-service-addresses",
+        (service("web", 10), *slices("web", "web-1"), other, *slices("other", "web-1")),
+        (
+            *flows(("client-1", "client-2", "n1"), cip(99), 80, Fate.DROPPED),
+            *flows(("client-1", "n1"), cip(99), 80, Fate.DROPPED, "udp"),
+            Flow("client-1", cip(99), 0, Fate.DROPPED, "icmp"),
+            Flow("outside", cip(99), 80, Fate.DROPPED),
+            Flow("client-1", cip(10), 80, Reaches(("web-1",))),
+            Flow("client-1", cip(10), 81, Fate.REFUSED),
+            Flow("client-1", cip(12), 80, Fate.FAILED),
+        ),
+        {"service-cidr": "10.96.0.0/24,fd00:96::/120"},
+    )
+
+
 def _slices() -> Case:
     """All slices of the service in its namespace, each place once; headless-labelled ones are ignored."""
     headless = {"service.kubernetes.io/headless": ""}
@@ -620,6 +639,24 @@ def _no_cluster_cidr() -> Case:
     )
 
 
+def _told_by_interface() -> Case:
+    """Pods are told by the interface that they come in on: those of other nodes are strangers to this one."""
+    web = service("web", 10, type="NodePort", ports=(port(node_port=30080),), externalTrafficPolicy="Local")
+    return Case(
+        "told-by-interface",
+        (web, *slices("web", "web-1", "web-2")),
+        (
+            *flows(("client-1", "client-2"), cip(10), 80, Reaches(("web-1", "web-2"))),
+            *flows(("outside", "n1"), cip(10), 80, Reaches(("web-1", "web-2"), Source.NODE)),
+            Flow("client-1", "n1", 30080, Reaches(("web-1", "web-2"))),
+            Flow("client-2", "n1", 30080, Reaches(("web-1",))),
+            Flow("outside", "n1", 30080, Reaches(("web-1",))),
+            Flow("n1", "n1", 30080, Reaches(("web-1", "web-2"), Source.NODE)),
+        ),
+        {"detect-local-mode": "InterfaceNamePrefix", "pod-interface-name-prefix": "pod"},
+    )
+
+
 def _host_network() -> Case:
     """Endpoints on the host network, here and elsewhere. What ends at the node itself is not masqueraded."""
     ports = (port(80, name="t", target=9100), port(80, name="u", protocol="UDP", target=9100))
@@ -650,6 +687,7 @@ CASES: tuple[Case, ...] = (
     _named_ports_differ(),
     _not_for_the_node(),
     _undefined(),
+    _unallocated(),
     _slices(),
     _legacy(),
     _readiness(),
@@ -671,5 +709,6 @@ CASES: tuple[Case, ...] = (
     _masquerade(),
     _masquerade_all(),
     _no_cluster_cidr(),
+    _told_by_interface(),
     _host_network(),
 )
