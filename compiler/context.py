@@ -6,12 +6,13 @@ what the context means for packets (`resolve`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from k8snetc.compiler.diagnostics import Diagnostic, InputError
 from k8snetc.compiler.facts import NodeContext
 from k8snetc.compiler.manifests import Manifests, Node
+from k8snetc.compiler.manifests_service import Service
 from k8snetc.compiler.options import ContextOptions, DetectLocal, NodePortAddresses
 from k8snetc.ir.types import Address, Detector, Family, FromInterface, Network, PortRange, SourceIn
 
@@ -29,8 +30,7 @@ def node_context(manifests: Manifests, options: ContextOptions | None = None) ->
     nodes = _nodes(manifests, options, errors)
     pod_networks = _collapse(n for node in nodes for n in node.pod_networks)
     addresses = options.node_address or tuple(dict.fromkeys(ip for node in nodes for ip in node.ips))
-    node_ports = options.service_node_port_range or DEFAULT_NODE_PORTS
-    _check_node_ports(manifests, node_ports, errors)
+    errors.extend(node_ports_out_of_range(manifests.services, options))
     detector = _detector(manifests, options, pod_networks, errors)
     if options.nodeport_addresses and options.nodeport_addresses.primary and not addresses:
         errors.append(
@@ -47,7 +47,7 @@ def node_context(manifests: Manifests, options: ContextOptions | None = None) ->
         detector=detector,
         service_networks=options.service_cidr or (),
         nodeport_networks=_nodeport_networks(options.nodeport_addresses, addresses),
-        nodeport_range=node_ports,
+        nodeport_range=options.service_node_port_range or DEFAULT_NODE_PORTS,
         masquerade_all=bool(options.masquerade_all),
         localhost_nodeports=bool(options.localhost_nodeports),
         drop_invalid=not options.conntrack_tcp_be_liberal,
@@ -144,17 +144,17 @@ def _nodeport_networks(
     return _collapse(first.values())
 
 
-def _check_node_ports(manifests: Manifests, allowed: PortRange, errors: list[Diagnostic]) -> None:
-    for service in manifests.services:
+def node_ports_out_of_range(services: Iterable[Service], options: ContextOptions) -> Iterator[Diagnostic]:
+    """NodePorts that the cluster's API server would not have allotted."""
+    allowed = options.service_node_port_range or DEFAULT_NODE_PORTS
+    for service in services:
         for i, port in enumerate(service.spec.ports):
             if port.node_port and not allowed.first <= port.node_port <= allowed.last:
-                errors.append(
-                    Diagnostic(
-                        service.origin.file,
-                        service.origin.line,
-                        f"spec.ports[{i}].nodePort: {port.node_port} is not in {allowed.first}-{allowed.last}",
-                        "use a port of that range, or give the cluster's with --service-node-port-range",
-                    )
+                yield Diagnostic(
+                    service.origin.file,
+                    service.origin.line,
+                    f"spec.ports[{i}].nodePort: {port.node_port} is not in {allowed.first}-{allowed.last}",
+                    "use a port of that range, or give the cluster's with --service-node-port-range",
                 )
 
 

@@ -8,7 +8,7 @@ line. Must not know: selectors' meaning, nodes, packets. pydantic stays behind t
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -63,6 +63,9 @@ class Skipped(NamedTuple):
     number: int
 
 
+Unfit = Callable[[Sequence[Service]], Iterable[Diagnostic]]
+
+
 @dataclass(frozen=True, slots=True)
 class Manifests:
     """All objects that matter, each sort in the order in which it was read.
@@ -91,10 +94,11 @@ def read(paths: Sequence[str], stdin: BinaryIO | None = None, *, namespace: str 
     return validate(load(paths, stdin), namespace=namespace)
 
 
-def validate(documents: Documents, *, namespace: str = "default") -> Manifests:
+def validate(documents: Documents, *, namespace: str = "default", unfit: Unfit | None = None) -> Manifests:
     """The objects of the documents. `namespace` is that of objects that name none.
 
-    Raises `InputError` with everything that is wrong, what could not be read included.
+    `unfit` says what else is wrong with Services, for the purpose at hand. Raises `InputError` with everything that is
+    wrong, what could not be read included.
     """
     state = _State(namespace)
     # What is read lives until the end, so the collector would look through all of it again and again in vain.
@@ -103,7 +107,7 @@ def validate(documents: Documents, *, namespace: str = "default") -> Manifests:
     try:
         for document in documents:
             state.add(document)
-        state.finish()
+        state.finish(unfit)
     finally:
         if collecting:
             gc.enable()
@@ -223,12 +227,14 @@ class _State:
             line = document.locate(path)
             self.warnings.append(Diagnostic(document.file, line, what, fix, Severity.WARNING))
 
-    def finish(self) -> None:
+    def finish(self, unfit: Unfit | None) -> None:
         """Look for what can only be seen when all objects are there."""
         services = [s for s in self.found.get("services", ()) if isinstance(s, Service)]
         pods = [p for p in self.found.get("pods", ()) if isinstance(p, Pod)]
         for clash in clashes(services, pods):
             (self.diagnostics if clash.severity is Severity.ERROR else self.warnings).append(clash)
+        if unfit is not None:
+            self.diagnostics.extend(unfit(services))
 
     def manifests(self) -> Manifests:
         """What was found."""

@@ -18,8 +18,10 @@ from k8snetc.ir.passes import run_passes, stages
 from k8snetc.ir.types import Program
 
 if TYPE_CHECKING:
+    from k8snetc.compiler.diagnostics import Diagnostic
     from k8snetc.compiler.facts import NodeContext
     from k8snetc.compiler.manifests import Manifests
+    from k8snetc.compiler.manifests_service import Service
     from k8snetc.compiler.options import ContextOptions
 
 Watch = Callable[[str, Program], None]
@@ -82,10 +84,18 @@ def read(
     timings = timings or Timings()
     with no_collector():
         with timings.step("import"):
+            from k8snetc.compiler.context import node_ports_out_of_range
             from k8snetc.compiler.load import load
             from k8snetc.compiler.manifests import validate
+            from k8snetc.compiler.resolve import without_address
+
+        def unfit(services: Sequence[Service]) -> Iterator[Diagnostic]:
+            yield from node_ports_out_of_range(services, options)
+            if not assume:
+                yield from without_address(services)
+
         with timings.step("load"):  # documents stream through, so loading and validating are one step
-            manifests = validate(load(paths, stdin or sys.stdin.buffer))
+            manifests = validate(load(paths, stdin or sys.stdin.buffer), unfit=unfit)
         if assume:
             with timings.step("assume"):
                 from k8snetc.compiler import assume as assumption

@@ -36,7 +36,7 @@ Place = tuple[int, int]  # address (its family is the key's), port
 def resolve(manifests: Manifests, node: NodeContext, *, assumed: bool = False) -> Facts:
     """The facts for `node`. Raises `InputError` for services that have no address yet."""
     proxied = [s for s in manifests.services if _is_proxied(s)]
-    wrong = [*(_bare(s) for s in proxied if not s.spec.cluster_ips), *own_annotations.problems(manifests)]
+    wrong = [*without_address(proxied), *own_annotations.problems(manifests)]
     if wrong:
         raise InputError(wrong)
     endpoints = _weighted(_endpoints(manifests), own_annotations.weights(manifests))
@@ -65,6 +65,11 @@ def _is_proxied(service: Service) -> bool:
     """Whether a service means anything to the node."""
     spec = service.spec
     return spec.type != "ExternalName" and not spec.headless and PROXY_NAME not in service.metadata.labels
+
+
+def without_address(services: Iterable[Service]) -> Iterator[Diagnostic]:
+    """Services that the node looks after, but that no API server has given an address yet."""
+    return (_bare(s) for s in services if _is_proxied(s) and not s.spec.cluster_ips)
 
 
 def _bare(service: Service) -> Diagnostic:

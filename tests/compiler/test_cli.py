@@ -125,6 +125,35 @@ def test_a_path_that_is_not_there() -> None:
     assert done.stderr.startswith("no/such/folder: ")
 
 
+def test_what_only_the_options_decide_is_in_the_same_report(tmp_path: Path) -> None:
+    """A NodePort out of the range, a Service without address, and a field that is wrong in itself."""
+    (tmp_path / "a.yaml").write_text(
+        """\
+apiVersion: v1
+kind: Service
+metadata: {name: a}
+spec: {type: NodePort, clusterIP: 10.96.0.1, ports: [{port: 80, nodePort: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: b}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: c}
+spec: {clusterIP: 10.96.0.3, ports: [{port: 80000}]}
+"""
+    )
+    done = run("check", str(tmp_path))
+    assert done.returncode == 2
+    said = done.stderr.splitlines()
+    assert [line.split(":")[1] for line in said[:-1]] == ["1", "6", "14"]
+    assert "nodePort: 80 is not in 30000-32767" in said[0]
+    assert "Service default/b has no clusterIP" in said[1]
+    assert said[-1] == "k8snetc: 3 errors; nothing was written"
+
+
 def test_a_service_without_address_says_what_to_do(web: Path) -> None:
     web.write_text(WEB.replace("  clusterIP: 10.96.7.7\n", ""))
     done = run("compile", str(web), "--emit-ir")
