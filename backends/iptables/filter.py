@@ -9,7 +9,7 @@ from k8snetc.backends.common.xtables.admissions import admit
 from k8snetc.backends.common.xtables.chains import Chains, Draft
 from k8snetc.backends.common.xtables.masquerade import MARK
 from k8snetc.backends.common.xtables.model import Jump, Table
-from k8snetc.backends.common.xtables.policy import CUT, lower_policy
+from k8snetc.backends.common.xtables.policy import CUT, KNOWN, judged_before, lower_policy
 from k8snetc.backends.common.xtables.sets import Sets
 from k8snetc.backends.iptables.refusals import lower_refusals
 from k8snetc.ir.types import Family, Program
@@ -19,7 +19,6 @@ FORWARD = "K8SNETC-FORWARD"
 OUTPUT = "K8SNETC-OUTPUT"
 
 _NEW = " -m conntrack --ctstate NEW"
-_KNOWN = " -m conntrack --ctstate RELATED,ESTABLISHED"
 
 JUMPS = {
     INPUT: Jump("INPUT", f"-A INPUT -j {INPUT}"),
@@ -48,10 +47,13 @@ def filter_table(program: Program, family: Family, sets: Sets, *, comments: bool
     forwarded = Draft()
     if policy is not None:
         forwarded.add(CUT)
+    known = (KNOWN,) if policy is None else judged_before(family)
     if serves:
-        forwarded.add(f"{_KNOWN} -m conntrack --ctstate DNAT -j ACCEPT")
+        for one in known:
+            forwarded.add(f"{one} -m conntrack --ctstate DNAT -j ACCEPT")
     if serves or policy is not None:
-        forwarded.add(f"{_KNOWN} -j RETURN")
+        for one in known:
+            forwarded.add(f"{one} -j RETURN")
         if program.node.drop_invalid:
             forwarded.add(" -m conntrack --ctstate INVALID -j DROP")
     if refusals is not None:

@@ -24,7 +24,7 @@ from k8snetc.backends.common.xtables import text
 from k8snetc.backends.common.xtables.admissions import admit
 from k8snetc.backends.common.xtables.chains import Chains, Draft
 from k8snetc.backends.common.xtables.model import Jump, Table
-from k8snetc.backends.common.xtables.policy import CUT, lower_policy
+from k8snetc.backends.common.xtables.policy import CUT, KNOWN, judged_before, lower_policy
 from k8snetc.backends.common.xtables.sets import Sets, membership
 from k8snetc.backends.ipvs.senders import Sender, pod_fragments
 from k8snetc.backends.ipvs.sets import RoleSets
@@ -39,7 +39,6 @@ PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = (
 REFUSE = "K8SNETC-REFUSE"
 
 _NEW = " -m conntrack --ctstate NEW"
-_KNOWN = " -m conntrack --ctstate RELATED,ESTABLISHED"
 _FROM_IPVS = " -m ipvs --ipvs"
 _LOOPBACK = {Family.IPV4: "127.0.0.0/8", Family.IPV6: "::1/128"}
 
@@ -92,7 +91,7 @@ def filter_table(
 ) -> Table | None:
     """Rejections, policy, and what must be let through."""
     chains = Chains()
-    policy = lower_policy(program, family, chains, sets, comments=comments)
+    policy = lower_policy(program, family, chains, sets, comments=comments, translated=_FROM_IPVS)
     refuse = _refusals(program, family, chains, roles, sets)
 
     incoming = Draft()
@@ -103,10 +102,13 @@ def filter_table(
     forwarded = Draft()
     if policy is not None:
         forwarded.add(CUT)
+    known = (KNOWN,) if policy is None else judged_before(family)
     if serves:
-        forwarded.add(f"{_KNOWN} -m ipvs --vdir REPLY -j ACCEPT")
+        for one in known:
+            forwarded.add(f"{one} -m ipvs --vdir REPLY -j ACCEPT")
     if serves or policy is not None:
-        forwarded.add(f"{_KNOWN} -j RETURN")
+        for one in known:
+            forwarded.add(f"{one} -j RETURN")
         if program.node.drop_invalid:
             forwarded.add(" -m conntrack --ctstate INVALID -j DROP")
     if refuse:
@@ -118,7 +120,8 @@ def filter_table(
     if policy is not None and serves:
         outgoing.add(f"{_FROM_IPVS}{CUT}")
     if serves:
-        outgoing.add(f"{_FROM_IPVS}{_KNOWN} -j RETURN")
+        for one in known:
+            outgoing.add(f"{_FROM_IPVS}{one} -j RETURN")
     if policy is not None and serves:
         outgoing.add(f"{_FROM_IPVS} -m addrtype ! --src-type LOCAL -j {policy}")
     if refuse:

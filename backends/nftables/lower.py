@@ -21,6 +21,10 @@ from k8snetc.ir.types import Family, FromInterface, Program
 INPUT = "type filter hook input priority filter; policy accept;"
 CUT = "ct mark & {0} == {0} drop".format(words.mask(conntrack.CUT_BIT))
 """The rule that has to be first of all where policy is enforced: it drops what a new policy has cut, both ways."""
+_ERRORS = {
+    Family.IPV4: "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
+    Family.IPV6: "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
+}
 FORWARD = "type filter hook forward priority filter; policy accept;"
 
 
@@ -47,13 +51,22 @@ def _table(program: Program, family: Family, comments: bool, capabilities: Capab
     policy = lower_policy(program, builder)
     _input(program, builder)
     if serves or policy:
-        forward = ["ct state established,related accept"]
+        forward = _known(family, judged=bool(policy))
         if program.node.drop_invalid:
             forward.append("ct state invalid drop")
         if policy:
             forward.insert(0, CUT)
         builder.chain("forward", [*forward, *policy], FORWARD)
     return builder.table()
+
+
+def _known(family: Family, *, judged: bool) -> list[str]:
+    """What passes because of the connection that it belongs to. Where there is policy, a connection that a helper
+    expects (FTP's data) is one that policy has to allow; ICMP errors pass.
+    """
+    if not judged:
+        return ["ct state established,related accept"]
+    return ["ct state established accept", f"ct state related {_ERRORS[family]} accept"]
 
 
 def _input(program: Program, builder: Builder) -> None:

@@ -28,6 +28,8 @@ _PEER = {Direction.INGRESS: words.SADDR, Direction.EGRESS: words.DADDR}
 _POD = {Direction.INGRESS: words.DADDR, Direction.EGRESS: words.SADDR}
 _NEIGHBOURS = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert"
 
+_PICKED_UP = "tcp flags != syn / fin,syn,rst,ack ct state new"
+
 
 def lower_policy(program: Program, builder: Builder) -> list[str]:
     """Add the chains and sets of one family's policy; the rules that lead there, none without policy."""
@@ -47,14 +49,24 @@ class _Policy:
         saddr, daddr = words.SADDR[self._family], words.DADDR[self._family]
         rules = []
         if self._family is Family.IPV6:
-            # Pods on one bridge find each other's hardware address through here (with br_netfilter).
-            rules.append(f"icmpv6 type {{ {_NEIGHBOURS} }} accept")
-        rules.append(f"{saddr} . {daddr} @themselves accept")
+            # Pods on one bridge find each other's hardware address through here (with br_netfilter). A hop limit of 255
+            # has passed no router; what has is a packet like any other, in which a pod could say all it wants.
+            rules.append(f"ip6 hoplimit 255 icmpv6 type {{ {_NEIGHBOURS} }} accept")
+        # A pod reaches itself through its service, translated; nobody else's packets have one address twice.
+        rules.append(f"ct status dnat {saddr} . {daddr} @themselves accept")
+        rules.append(f"{saddr} . {daddr} @themselves drop")
         kind = words.ADDRESS_TYPE[self._family]
         themselves = self._builder.named("themselves", f"type {kind} . {kind}")
         pods = sorted({pod for e in self._enforcements for pod in e.pods}, key=int)
         for pod in pods:
             themselves.add(f"{pod} . {pod}")
+        protected = self._builder.named("protected", f"type {kind}")
+        for pod in pods:
+            protected.add(str(pod))
+        # From the middle of a connection: nothing tells who began it, and the direction in which it seems to begin now
+        # may be the one that is open.
+        for side in (saddr, daddr):
+            rules.append(f"{_PICKED_UP} {side} @protected drop")
         rules.extend(self._dispatch(Direction.EGRESS))
         rules.extend(self._dispatch(Direction.INGRESS))
         return rules

@@ -61,7 +61,30 @@ def test_open_connections_that_a_new_policy_denies_are_cut(
         time.sleep(0.2)  # what was on its way when the policy came
         assert all(n == 0 for n in answered_meanwhile(denied).values()), answered_meanwhile(denied)
         assert all(n > 0 for n in answered_meanwhile(kept).values())
-        assert all(flow.report().intact for flow in kept.values())
+        assert all(flow.report().intact for flow in kept.values()), {n: f.report() for n, f in kept.items()}
         dataplanes.install(lab, dataplane, before, after)
         datagrams = {name: flow for name, flow in denied.items() if name.endswith("udp")}
         assert all(n > 0 for n in answered_meanwhile(datagrams).values()), "allowed again, and still cut"
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("dataplane", ON_CONNTRACK)
+def test_connections_older_than_any_program_are_cut_where_pods_have_policies(
+    policy_lab: Cluster, dataplane: dataplanes.Dataplane
+) -> None:
+    """Nothing has tracked them, so nobody knows who began: the server's next packet must not begin them anew."""
+    lab = policy_lab
+    with ExitStack() as stack:
+        free: dict[str, Flow] = {}
+        denied: dict[str, Flow] = {}
+        for client, server, group in (("z/d", "y/a", denied), ("y/b", "y/a", denied), ("z/d", "x/c", free)):
+            for (protocol, port), family in ((e, f) for e in ENDS for f in (0, 1)):
+                address = ip_address(cluster.pod_addresses(*server.split("/"), "w1")[family])
+                probe = Probe(f"pod/{client}", address, protocol, port, timeout=3)
+                group[str(probe)] = stack.enter_context(lab.flow(probe))
+        assert all(flow.opening.answered for flow in (*free.values(), *denied.values()))
+        dataplanes.install(lab, dataplane, programs(ONLY_X))
+        time.sleep(0.2)  # what was on its way when the policy came
+        assert all(n == 0 for n in answered_meanwhile(denied).values()), answered_meanwhile(denied)
+        assert all(n > 0 for n in answered_meanwhile(free).values()), answered_meanwhile(free)
+        assert all(flow.report().intact for flow in free.values())

@@ -40,12 +40,39 @@ _POD = {Direction.INGRESS: "-d", Direction.EGRESS: "-s"}
 _LETTER = {Direction.INGRESS: "I", Direction.EGRESS: "O"}
 
 
+KNOWN = " -m conntrack --ctstate RELATED,ESTABLISHED"
+"""Matches what belongs to a connection, or to one that a helper of the connection table expects because of it."""
+
+_ESTABLISHED = " -m conntrack --ctstate ESTABLISHED"
+_ERRORS = {
+    Family.IPV4: " -p icmp -m conntrack --ctstate RELATED",
+    Family.IPV6: " -p ipv6-icmp -m conntrack --ctstate RELATED",
+}
+# iptables-save's way to write `! --syn`.
+_PICKED_UP = " -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW"
+
+
+def judged_before(family: Family) -> tuple[str, str]:
+    """Matches for what needs no judgement where there is policy: packets of connections that were judged, and ICMP
+    errors about them. A connection that a helper expects (FTP's data) is one that policy has to allow.
+    """
+    return _ESTABLISHED, _ERRORS[family]
+
+
 def lower_policy(
-    program: Program, family: Family, chains: Chains, sets: Sets, *, comments: bool
+    program: Program,
+    family: Family,
+    chains: Chains,
+    sets: Sets,
+    *,
+    comments: bool,
+    translated: str = " -m conntrack --ctstate DNAT",
 ) -> str | None:
-    """Add the chains and sets of the program's policy in one family; the root chain's name, None without policy."""
-    one = _Policy(program, family, chains, sets, comments)
-    return one.root()
+    """Add the chains and sets of the program's policy in one family; the root chain's name, None without policy.
+
+    `translated` matches what a service has given another destination.
+    """
+    return _Policy(program, family, chains, sets, comments).root(translated)
 
 
 class _Policy:
@@ -57,18 +84,35 @@ class _Policy:
         self._peers: Mapping[str, AddressSet] = {s.name: s for s in program.sets}
         self._enforcements = [e for e in program.enforcements if e.family is family and _matters(e)]
 
-    def root(self) -> str | None:
+    def root(self, translated: str) -> str | None:
         if not self._enforcements:
             return None
         root = Draft()
         if self._family is Family.IPV6:
-            # Pods on one bridge find each other's hardware address through here (with br_netfilter).
+            # Pods on one bridge find each other's hardware address through here (with br_netfilter). A hop limit of 255
+            # has passed no router; what has is a packet like any other, in which a pod could say all it wants.
             for kind in (133, 134, 135, 136):
-                root.add(f" -p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j RETURN")
-        root.add(f"{text.SAME_ADDRESS[self._family]} -j RETURN")
+                root.add(f" -p ipv6-icmp -m icmp6 --icmpv6-type {kind} -m hl --hl-eq 255 -j RETURN")
+        # A pod reaches itself through its service, translated; nobody else's packets have one address twice.
+        same = text.SAME_ADDRESS[self._family]
+        root.add(f"{same}{translated} -j RETURN")
+        root.add(f"{same} -j DROP")
+        root.add(f"{_PICKED_UP} -j {self._picked_up()}")
         for direction in (Direction.EGRESS, Direction.INGRESS):
             self._dispatch(root, direction)
         return self._chains.put_content("P", root)
+
+    def _picked_up(self) -> str:
+        """The chain that drops what comes from the middle of a connection with a pod that has policies.
+
+        Nothing tells who began it, and the direction in which it seems to begin now may be the one that is open.
+        """
+        draft = Draft()
+        pods = cover_prefixes(self._family, (prefix_of(p) for e in self._enforcements for p in e.pods))
+        for side in ("src", "dst"):
+            where, match = membership(self._sets, self._family, pods, side) or ("", "")
+            draft.add(f"{where}{match} -j DROP")
+        return self._chains.put_content("M", draft)
 
     def _dispatch(self, root: Draft, direction: Direction) -> None:
         entries = [

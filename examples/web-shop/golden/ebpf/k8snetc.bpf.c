@@ -433,7 +433,7 @@ struct packet4 {
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
-	__u8 link;        /* talk of neighbours on the link, which is below any policy */
+	__u8 link;        /* talk of neighbours on the link, which never leaves it and is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
 
@@ -524,6 +524,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 			return -1;
 		p->first = chunk == 1; /* INIT */
 	} else if (protocol == IPPROTO_ICMP) {
+		struct address4 sender;
 		struct ipv4 in;
 		__u8 h[8];
 		int at = offset + 8;
@@ -538,9 +539,13 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		}
 		if (h[0] != 3 && h[0] != 11 && h[0] != 12)
 			return 0;
-		/* An error: it belongs to the connection of the packet inside, which went the other way. */
+		/* An error: it belongs to the connection of the packet inside, which went the other way. One that goes to
+		   somebody else than that packet's sender belongs to none. */
 		if (bpf_skb_load_bytes(skb, at, &in, sizeof(in)))
 			return -1;
+		memcpy(&sender, &in.source, sizeof(sender));
+		if (!same4(&sender, &p->outer_destination))
+			return 0;
 		if (in.version_ihl >> 4 != 4 || (in.version_ihl & 0xf) < 5)
 			return -1;
 		p->inner_header = at + (in.version_ihl & 0xf) * 4;

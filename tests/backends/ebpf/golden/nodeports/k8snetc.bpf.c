@@ -421,7 +421,7 @@ struct packet4 {
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
-	__u8 link;        /* talk of neighbours on the link, which is below any policy */
+	__u8 link;        /* talk of neighbours on the link, which never leaves it and is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
 
@@ -512,6 +512,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 			return -1;
 		p->first = chunk == 1; /* INIT */
 	} else if (protocol == IPPROTO_ICMP) {
+		struct address4 sender;
 		struct ipv4 in;
 		__u8 h[8];
 		int at = offset + 8;
@@ -526,9 +527,13 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		}
 		if (h[0] != 3 && h[0] != 11 && h[0] != 12)
 			return 0;
-		/* An error: it belongs to the connection of the packet inside, which went the other way. */
+		/* An error: it belongs to the connection of the packet inside, which went the other way. One that goes to
+		   somebody else than that packet's sender belongs to none. */
 		if (bpf_skb_load_bytes(skb, at, &in, sizeof(in)))
 			return -1;
+		memcpy(&sender, &in.source, sizeof(sender));
+		if (!same4(&sender, &p->outer_destination))
+			return 0;
 		if (in.version_ihl >> 4 != 4 || (in.version_ihl & 0xf) < 5)
 			return -1;
 		p->inner_header = at + (in.version_ihl & 0xf) * 4;
@@ -1244,7 +1249,7 @@ struct packet6 {
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
-	__u8 link;        /* talk of neighbours on the link, which is below any policy */
+	__u8 link;        /* talk of neighbours on the link, which never leaves it and is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
 
@@ -1298,6 +1303,20 @@ static __always_inline int extensions(struct __sk_buff *skb, __u32 offset, __u8 
 		next = h[0];
 	}
 	return -1;
+}
+
+/* Whether an ICMPv6 message of this type stays on the link: sent to an address of the link alone, or neighbour
+   discovery (RFC 4861) that no router has touched, from one port of a bridge to another (which is nobody's frame but
+   that port's). Whatever can be routed is a packet like any other: a pod could say all it wants in it. */
+static __always_inline int neighbours(struct __sk_buff *skb, const struct ipv6 *ip, __u8 type)
+{
+	const __u8 *to = (const __u8 *)ip->destination;
+
+	if (!((type >= 130 && type <= 136) || type == 143))
+		return 0;
+	if ((to[0] == 0xfe && (to[1] & 0xc0) == 0x80) || (to[0] == 0xff && (to[1] & 0x0f) <= 2))
+		return 1;
+	return type >= 133 && type <= 136 && ip->hop_limit == 255 && skb->pkt_type == 3; /* PACKET_OTHERHOST */
 }
 
 /* Reads a packet. Returns 0, or -1 when it is malformed. */
@@ -1366,6 +1385,7 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 			return -1;
 		p->first = chunk == 1; /* INIT */
 	} else if (protocol == IPPROTO_ICMPV6) {
+		struct address6 sender;
 		struct ipv6 in;
 		__u8 h[8];
 		int at = offset + 8;
@@ -1378,12 +1398,16 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 			p->echo = 1;
 			return 0;
 		}
-		p->link = (h[0] >= 130 && h[0] <= 137) || h[0] == 143;
+		p->link = neighbours(skb, &ip, h[0]);
 		if (h[0] < 1 || h[0] > 4)
 			return 0;
-		/* An error: it belongs to the connection of the packet inside, which went the other way. */
+		/* An error: it belongs to the connection of the packet inside, which went the other way. One that goes to
+		   somebody else than that packet's sender belongs to none. */
 		if (bpf_skb_load_bytes(skb, at, &in, sizeof(in)))
 			return -1;
+		memcpy(&sender, in.source, sizeof(sender));
+		if (!same6(&sender, &p->outer_destination))
+			return 0;
 		__u8 fragment = 0;
 		int transport;
 
