@@ -9,7 +9,8 @@ Source: sigs.k8s.io/network-policy-api, apis/v1alpha1 and apis/v1alpha2.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -34,9 +35,34 @@ def _priority(value: int) -> int:
     return value
 
 
+T = TypeVar("T")
+
+
+def _at_most(limit: int, what: str) -> Callable[[tuple[T, ...]], tuple[T, ...]]:
+    """A check of the number of entries; the CRDs have such limits (maxItems)."""
+
+    def check(value: tuple[T, ...]) -> tuple[T, ...]:
+        if len(value) > limit:
+            raise refuse(
+                f"{len(value)} {what}, and the API allows {limit}",
+                "divide them among several rules or policies",
+            )
+        return value
+
+    return check
+
+
+def _rule_name(value: str) -> str:
+    if len(value) > 100:
+        raise refuse(f"a rule name of {len(value)} characters", "use at most 100")
+    return value
+
+
 Priority = Annotated[Int, AfterValidator(_priority)]
 Action = Literal["Accept", "Deny", "Pass"]
 OldAction = Literal["Allow", "Deny", "Pass"]
+RuleName = Annotated[Text, AfterValidator(_rule_name)]
+Networks = Annotated[tuple[NetworkField, ...], AfterValidator(_at_most(25, "networks"))]
 
 
 # --- who: subjects and peers ---------------------------------------------------------------------------------
@@ -85,7 +111,7 @@ class EgressPeer(Exact):
     namespaces: LabelSelector | None = None
     pods: NamespacedPod | None = None
     nodes: LabelSelector | None = None
-    networks: tuple[NetworkField, ...] | None = None
+    networks: Networks | None = None
     domain_names: tuple[Text, ...] | None = None
 
     @model_validator(mode="after")
@@ -205,13 +231,22 @@ class OldPort(Exact):
 # --- ClusterNetworkPolicy, v1alpha2 --------------------------------------------------------------------------
 
 
-class ClusterIngressRule(Exact):
-    """Rules decide in the order in which they stand. `protocols` empty: every protocol and port."""
+def _protocols(value: tuple[ProtocolSelector, ...]) -> tuple[ProtocolSelector, ...]:
+    if not value:
+        raise refuse("an empty list of protocols", "leave protocols out for all of them")
+    return _at_most(25, "protocols")(value)
 
-    name: Text = ""
+
+Protocols = Annotated[tuple[ProtocolSelector, ...], AfterValidator(_protocols)]
+
+
+class ClusterIngressRule(Exact):
+    """Rules decide in the order in which they stand. `protocols` None: every protocol and port."""
+
+    name: RuleName = ""
     action: Action
-    from_: Annotated[tuple[IngressPeer, ...], Field(alias="from")]
-    protocols: tuple[ProtocolSelector, ...] = ()
+    from_: Annotated[tuple[IngressPeer, ...], AfterValidator(_at_most(25, "peers")), Field(alias="from")]
+    protocols: Protocols | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -221,12 +256,12 @@ class ClusterIngressRule(Exact):
 
 
 class ClusterEgressRule(Exact):
-    """Rules decide in the order in which they stand. `protocols` empty: every protocol and port."""
+    """Rules decide in the order in which they stand. `protocols` None: every protocol and port."""
 
-    name: Text = ""
+    name: RuleName = ""
     action: Action
-    to: tuple[EgressPeer, ...]
-    protocols: tuple[ProtocolSelector, ...] = ()
+    to: Annotated[tuple[EgressPeer, ...], AfterValidator(_at_most(25, "peers"))]
+    protocols: Protocols | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -234,7 +269,7 @@ class ClusterEgressRule(Exact):
         if not self.to:
             problems.add(("to",), "a rule without peers", "list at least one under to")
         if any(p.networks is not None or p.nodes is not None for p in self.to):
-            for i, p in enumerate(self.protocols):
+            for i, p in enumerate(self.protocols or ()):
                 if p.destination_named_port is not None:
                     _refuse_named(
                         problems, ("protocols", i, "destinationNamedPort"), p.destination_named_port
@@ -257,8 +292,8 @@ class ClusterNetworkPolicySpec(Exact):
     tier: Literal["Admin", "Baseline"]
     priority: Priority
     subject: Subject
-    ingress: tuple[ClusterIngressRule, ...] = ()
-    egress: tuple[ClusterEgressRule, ...] = ()
+    ingress: Annotated[tuple[ClusterIngressRule, ...], AfterValidator(_at_most(25, "rules"))] = ()
+    egress: Annotated[tuple[ClusterEgressRule, ...], AfterValidator(_at_most(25, "rules"))] = ()
 
 
 class ClusterNetworkPolicy(ExactObject):
@@ -273,10 +308,10 @@ class ClusterNetworkPolicy(ExactObject):
 class AdminIngressRule(Exact):
     """`ports` None or empty: every protocol and port."""
 
-    name: Text = ""
+    name: RuleName = ""
     action: OldAction
-    from_: Annotated[tuple[IngressPeer, ...], Field(alias="from")]
-    ports: tuple[OldPort, ...] = ()
+    from_: Annotated[tuple[IngressPeer, ...], AfterValidator(_at_most(100, "peers")), Field(alias="from")]
+    ports: Annotated[tuple[OldPort, ...], AfterValidator(_at_most(100, "ports"))] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -288,10 +323,10 @@ class AdminIngressRule(Exact):
 class AdminEgressRule(Exact):
     """`ports` None or empty: every protocol and port."""
 
-    name: Text = ""
+    name: RuleName = ""
     action: OldAction
-    to: tuple[EgressPeer, ...]
-    ports: tuple[OldPort, ...] = ()
+    to: Annotated[tuple[EgressPeer, ...], AfterValidator(_at_most(100, "peers"))]
+    ports: Annotated[tuple[OldPort, ...], AfterValidator(_at_most(100, "ports"))] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -311,8 +346,8 @@ class AdminNetworkPolicySpec(Exact):
 
     priority: Priority
     subject: Subject
-    ingress: tuple[AdminIngressRule, ...] = ()
-    egress: tuple[AdminEgressRule, ...] = ()
+    ingress: Annotated[tuple[AdminIngressRule, ...], AfterValidator(_at_most(100, "rules"))] = ()
+    egress: Annotated[tuple[AdminEgressRule, ...], AfterValidator(_at_most(100, "rules"))] = ()
 
 
 class AdminNetworkPolicy(ExactObject):
@@ -325,8 +360,8 @@ class BaselineAdminNetworkPolicySpec(Exact):
     """Decides after NetworkPolicies. There is no tier after it, so nothing to pass to."""
 
     subject: Subject
-    ingress: tuple[AdminIngressRule, ...] = ()
-    egress: tuple[AdminEgressRule, ...] = ()
+    ingress: Annotated[tuple[AdminIngressRule, ...], AfterValidator(_at_most(100, "rules"))] = ()
+    egress: Annotated[tuple[AdminEgressRule, ...], AfterValidator(_at_most(100, "rules"))] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

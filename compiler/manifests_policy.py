@@ -123,6 +123,8 @@ class NetworkPolicySpec(Exact):
 
     @model_validator(mode="after")
     def _default(self) -> Self:
+        if len(self.policy_types) > 2:
+            raise refuse("more than two policyTypes", "list Ingress, Egress or both, each once")
         if not self.policy_types:
             self.__dict__["policy_types"] = ("Ingress", "Egress") if self.egress else ("Ingress",)
         return self

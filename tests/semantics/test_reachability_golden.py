@@ -36,7 +36,14 @@ PROMETHEUS = b"""
 {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "prometheus-k8s-0", "namespace": "monitoring", "labels":
  {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/instance": "k8s", "app.kubernetes.io/component":
  "prometheus", "app.kubernetes.io/part-of": "kube-prometheus"}}, "spec": {"containers": [{"ports": [{"name": "web",
- "containerPort": 9090}, {"name": "reloader-web", "containerPort": 8080}]}]}}"""
+ "containerPort": 9090}, {"name": "reloader-web", "containerPort": 8080}]}]}}
+---
+{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "alertmanager-main-0", "namespace": "monitoring", "labels":
+ {"app.kubernetes.io/name": "alertmanager", "app.kubernetes.io/instance": "main", "app.kubernetes.io/component":
+ "alert-router", "app.kubernetes.io/part-of": "kube-prometheus"}}, "spec": {"containers": [{"ports": [{"name": "web",
+ "containerPort": 9093}, {"name": "mesh", "containerPort": 9094}]}]}}"""
+# Whose policy is about pods on the host network, which policies leave alone: the table says so of their workload.
+ON_THE_HOST = {("monitoring", "node-exporter")}
 STRANGERS: dict[str, Address] = {
     "(outside)": ip_address("203.0.113.9"),
     "(another node)": ip_address("100.65.0.1"),
@@ -102,9 +109,28 @@ def _words(reached: list[str], everybody: int) -> str:
     return "everybody" if len(reached) >= everybody else ", ".join(reached)
 
 
+def assumed(folder: str) -> Manifests:
+    """The manifests of a folder with everything that its table is about."""
+    more = VISITOR + (PROMETHEUS if folder == "kube-prometheus" else b"")
+    return assume(read([str(CORPUS / folder), "-"], BytesIO(more)))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_policy_of_the_corpus_has_its_part_in_the_table(folder: str) -> None:
+    """None selects nothing, and so is told by nothing."""
+    manifests = assumed(folder)
+    facts = resolve(manifests, node_context(manifests, ContextOptions()), assumed=True)
+    at_work = {(o.namespace, o.name) for p in facts.policies for o in p.origins}
+    named = {(p.metadata.namespace, p.metadata.name) for p in manifests.network_policies}
+    assert at_work == named - ON_THE_HOST
+
+
+def test_the_corpus_has_policies() -> None:
+    assert sum(len(assumed(folder).network_policies) for folder in FOLDERS) >= 25
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_reachability_of_the_corpus_is_golden(folder: str) -> None:
-    more = VISITOR + (PROMETHEUS if folder == "kube-prometheus" else b"")
-    manifests = assume(read([str(CORPUS / folder), "-"], BytesIO(more)))
+    manifests = assumed(folder)
     lines = [f"# {folder}: who reaches which port, as its NetworkPolicies leave it", "", *table(manifests)]
     check_file(GOLDEN / f"{folder}.txt", "\n".join(lines) + "\n")
