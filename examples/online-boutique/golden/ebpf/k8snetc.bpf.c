@@ -519,7 +519,7 @@ struct packet4 {
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
-	__u8 link;        /* talk of neighbours on the link, which is below any policy */
+	__u8 link;        /* talk of neighbours on the link, which never leaves it and is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
 
@@ -610,6 +610,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 			return -1;
 		p->first = chunk == 1; /* INIT */
 	} else if (protocol == IPPROTO_ICMP) {
+		struct address4 sender;
 		struct ipv4 in;
 		__u8 h[8];
 		int at = offset + 8;
@@ -624,9 +625,13 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		}
 		if (h[0] != 3 && h[0] != 11 && h[0] != 12)
 			return 0;
-		/* An error: it belongs to the connection of the packet inside, which went the other way. */
+		/* An error: it belongs to the connection of the packet inside, which went the other way. One that goes to
+		   somebody else than that packet's sender belongs to none. */
 		if (bpf_skb_load_bytes(skb, at, &in, sizeof(in)))
 			return -1;
+		memcpy(&sender, &in.source, sizeof(sender));
+		if (!same4(&sender, &p->outer_destination))
+			return 0;
 		if (in.version_ihl >> 4 != 4 || (in.version_ihl & 0xf) < 5)
 			return -1;
 		p->inner_header = at + (in.version_ihl & 0xf) * 4;
@@ -1024,19 +1029,30 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 	struct conn_key4 key, back;
 	struct conn4 *c, fresh = {};
 	__u32 rules, judged;
-	int reply, egress;
+	int reply, egress, stray;
 
 	if (!p)
 		return DROP;
-	if (p->link || same4(&p->key.source, &p->key.destination))
+	if (p->link)
 		return CONTINUE;
 	key = p->key;
-	pod = leaving ? key.source : key.destination;
-	peer = leaving ? &p->key.destination : &p->key.source;
+	c = find4(p);
+	/* A pod reaches itself through its service: translated, and masqueraded on its way out. Nobody else's packets
+	   have one address twice. */
+	if (same4(&p->key.source, &p->key.destination))
+		return c && c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE) ? CONTINUE : DROP;
+	/* An error about no connection that is known is a packet like any other, with its own ends and no port. */
+	stray = p->inner && !c;
+	if (leaving) {
+		pod = stray ? p->outer_source : key.source;
+		peer = stray ? &p->outer_destination : &p->key.destination;
+	} else {
+		pod = stray ? p->outer_destination : key.destination;
+		peer = stray ? &p->outer_source : &p->key.source;
+	}
 	profile = bpf_map_lookup_elem(&pods4, &pod);
 	if (!profile)
 		return CONTINUE;
-	c = find4(p);
 	reply = c && c->flags & CONN_REPLY;
 	egress = leaving != reply;
 	rules = egress ? profile->egress : profile->ingress;
@@ -1046,7 +1062,8 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 		return CONTINUE;
 	if ((reply && c->flags & CONN_NODE) || (egress && is_node4(peer)))
 		return CONTINUE;
-	if (!allows4(rules, peer, p->key.protocol, reply ? p->key.source_port : p->key.destination_port)) {
+	if (!allows4(rules, peer, stray ? p->protocol : p->key.protocol,
+		       stray ? 0 : reply ? p->key.source_port : p->key.destination_port)) {
 		reverse4(&back, &p->key);
 		bpf_map_delete_elem(&connections4, &back);
 		bpf_map_delete_elem(&connections4, &key);

@@ -401,7 +401,7 @@ struct packet4 {
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
-	__u8 link;        /* talk of neighbours on the link, which is below any policy */
+	__u8 link;        /* talk of neighbours on the link, which never leaves it and is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
 
@@ -492,6 +492,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 			return -1;
 		p->first = chunk == 1; /* INIT */
 	} else if (protocol == IPPROTO_ICMP) {
+		struct address4 sender;
 		struct ipv4 in;
 		__u8 h[8];
 		int at = offset + 8;
@@ -506,9 +507,13 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		}
 		if (h[0] != 3 && h[0] != 11 && h[0] != 12)
 			return 0;
-		/* An error: it belongs to the connection of the packet inside, which went the other way. */
+		/* An error: it belongs to the connection of the packet inside, which went the other way. One that goes to
+		   somebody else than that packet's sender belongs to none. */
 		if (bpf_skb_load_bytes(skb, at, &in, sizeof(in)))
 			return -1;
+		memcpy(&sender, &in.source, sizeof(sender));
+		if (!same4(&sender, &p->outer_destination))
+			return 0;
 		if (in.version_ihl >> 4 != 4 || (in.version_ihl & 0xf) < 5)
 			return -1;
 		p->inner_header = at + (in.version_ihl & 0xf) * 4;
@@ -642,19 +647,30 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 	struct conn_key4 key, back;
 	struct conn4 *c, fresh = {};
 	__u32 rules, judged;
-	int reply, egress;
+	int reply, egress, stray;
 
 	if (!p)
 		return DROP;
-	if (p->link || same4(&p->key.source, &p->key.destination))
+	if (p->link)
 		return CONTINUE;
 	key = p->key;
-	pod = leaving ? key.source : key.destination;
-	peer = leaving ? &p->key.destination : &p->key.source;
+	c = find4(p);
+	/* A pod reaches itself through its service: translated, and masqueraded on its way out. Nobody else's packets
+	   have one address twice. */
+	if (same4(&p->key.source, &p->key.destination))
+		return c && c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE) ? CONTINUE : DROP;
+	/* An error about no connection that is known is a packet like any other, with its own ends and no port. */
+	stray = p->inner && !c;
+	if (leaving) {
+		pod = stray ? p->outer_source : key.source;
+		peer = stray ? &p->outer_destination : &p->key.destination;
+	} else {
+		pod = stray ? p->outer_destination : key.destination;
+		peer = stray ? &p->outer_source : &p->key.source;
+	}
 	profile = bpf_map_lookup_elem(&pods4, &pod);
 	if (!profile)
 		return CONTINUE;
-	c = find4(p);
 	reply = c && c->flags & CONN_REPLY;
 	egress = leaving != reply;
 	rules = egress ? profile->egress : profile->ingress;
@@ -664,7 +680,8 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 		return CONTINUE;
 	if ((reply && c->flags & CONN_NODE) || (egress && is_node4(peer)))
 		return CONTINUE;
-	if (!allows4(rules, peer, p->key.protocol, reply ? p->key.source_port : p->key.destination_port)) {
+	if (!allows4(rules, peer, stray ? p->protocol : p->key.protocol,
+		       stray ? 0 : reply ? p->key.source_port : p->key.destination_port)) {
 		reverse4(&back, &p->key);
 		bpf_map_delete_elem(&connections4, &back);
 		bpf_map_delete_elem(&connections4, &key);
@@ -858,7 +875,7 @@ struct packet6 {
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
-	__u8 link;        /* talk of neighbours on the link, which is below any policy */
+	__u8 link;        /* talk of neighbours on the link, which never leaves it and is below any policy */
 	__u16 length;     /* of the transport part, bytes */
 };
 
@@ -912,6 +929,20 @@ static __always_inline int extensions(struct __sk_buff *skb, __u32 offset, __u8 
 		next = h[0];
 	}
 	return -1;
+}
+
+/* Whether an ICMPv6 message of this type stays on the link: sent to an address of the link alone, or neighbour
+   discovery (RFC 4861) that no router has touched, from one port of a bridge to another (which is nobody's frame but
+   that port's). Whatever can be routed is a packet like any other: a pod could say all it wants in it. */
+static __always_inline int neighbours(struct __sk_buff *skb, const struct ipv6 *ip, __u8 type)
+{
+	const __u8 *to = (const __u8 *)ip->destination;
+
+	if (!((type >= 130 && type <= 136) || type == 143))
+		return 0;
+	if ((to[0] == 0xfe && (to[1] & 0xc0) == 0x80) || (to[0] == 0xff && (to[1] & 0x0f) <= 2))
+		return 1;
+	return type >= 133 && type <= 136 && ip->hop_limit == 255 && skb->pkt_type == 3; /* PACKET_OTHERHOST */
 }
 
 /* Reads a packet. Returns 0, or -1 when it is malformed. */
@@ -980,6 +1011,7 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 			return -1;
 		p->first = chunk == 1; /* INIT */
 	} else if (protocol == IPPROTO_ICMPV6) {
+		struct address6 sender;
 		struct ipv6 in;
 		__u8 h[8];
 		int at = offset + 8;
@@ -992,12 +1024,16 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 			p->echo = 1;
 			return 0;
 		}
-		p->link = (h[0] >= 130 && h[0] <= 137) || h[0] == 143;
+		p->link = neighbours(skb, &ip, h[0]);
 		if (h[0] < 1 || h[0] > 4)
 			return 0;
-		/* An error: it belongs to the connection of the packet inside, which went the other way. */
+		/* An error: it belongs to the connection of the packet inside, which went the other way. One that goes to
+		   somebody else than that packet's sender belongs to none. */
 		if (bpf_skb_load_bytes(skb, at, &in, sizeof(in)))
 			return -1;
+		memcpy(&sender, in.source, sizeof(sender));
+		if (!same6(&sender, &p->outer_destination))
+			return 0;
 		__u8 fragment = 0;
 		int transport;
 
@@ -1135,19 +1171,30 @@ __noinline int admit6(const struct packet6 *p, int leaving)
 	struct conn_key6 key, back;
 	struct conn6 *c, fresh = {};
 	__u32 rules, judged;
-	int reply, egress;
+	int reply, egress, stray;
 
 	if (!p)
 		return DROP;
-	if (p->link || same6(&p->key.source, &p->key.destination))
+	if (p->link)
 		return CONTINUE;
 	key = p->key;
-	pod = leaving ? key.source : key.destination;
-	peer = leaving ? &p->key.destination : &p->key.source;
+	c = find6(p);
+	/* A pod reaches itself through its service: translated, and masqueraded on its way out. Nobody else's packets
+	   have one address twice. */
+	if (same6(&p->key.source, &p->key.destination))
+		return c && c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE) ? CONTINUE : DROP;
+	/* An error about no connection that is known is a packet like any other, with its own ends and no port. */
+	stray = p->inner && !c;
+	if (leaving) {
+		pod = stray ? p->outer_source : key.source;
+		peer = stray ? &p->outer_destination : &p->key.destination;
+	} else {
+		pod = stray ? p->outer_destination : key.destination;
+		peer = stray ? &p->outer_source : &p->key.source;
+	}
 	profile = bpf_map_lookup_elem(&pods6, &pod);
 	if (!profile)
 		return CONTINUE;
-	c = find6(p);
 	reply = c && c->flags & CONN_REPLY;
 	egress = leaving != reply;
 	rules = egress ? profile->egress : profile->ingress;
@@ -1157,7 +1204,8 @@ __noinline int admit6(const struct packet6 *p, int leaving)
 		return CONTINUE;
 	if ((reply && c->flags & CONN_NODE) || (egress && is_node6(peer)))
 		return CONTINUE;
-	if (!allows6(rules, peer, p->key.protocol, reply ? p->key.source_port : p->key.destination_port)) {
+	if (!allows6(rules, peer, stray ? p->protocol : p->key.protocol,
+		       stray ? 0 : reply ? p->key.source_port : p->key.destination_port)) {
 		reverse6(&back, &p->key);
 		bpf_map_delete_elem(&connections6, &back);
 		bpf_map_delete_elem(&connections6, &key);
