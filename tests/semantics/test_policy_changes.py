@@ -79,7 +79,8 @@ def test_connections_older_than_any_program_are_cut_where_pods_have_policies(
         denied: dict[str, Flow] = {}
         for client, server, group in (("z/d", "y/a", denied), ("y/b", "y/a", denied), ("z/d", "x/c", free)):
             for (protocol, port), family in ((e, f) for e in ENDS for f in (0, 1)):
-                address = ip_address(cluster.pod_addresses(*server.split("/"), "w1")[family])
+                namespace, _, name = server.partition("/")
+                address = ip_address(cluster.pod_addresses(namespace, name, "w1")[family])
                 probe = Probe(f"pod/{client}", address, protocol, port, timeout=3)
                 group[str(probe)] = stack.enter_context(lab.flow(probe))
         assert all(flow.opening.answered for flow in (*free.values(), *denied.values()))
