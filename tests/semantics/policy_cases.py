@@ -470,6 +470,18 @@ case(
     "out -> w2:np 30080/tcp v4\nout2 -> w1:np 30080/tcp v4\nout -> w1:np 30080/tcp v6",
 )
 case(
+    "outside-client-of-a-local-node-port",
+    network_policy("{%s, ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24}}]}]}" % TO_A),
+    "out -> w1:np 30080/tcp 30081/tcp v4",
+    "out2 -> w1:np 30080/tcp 30081/tcp v4\nout -> w1:np 30081/tcp v6\nx/a -> w1:np 30081/tcp v4",
+)
+case(
+    "pods-and-nodes-through-a-node-port",
+    network_policy("{%s, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}]}]}" % TO_A),
+    "x/a x/d -> svc 8000/tcp\nx/a x/d -> w1:np 30080/tcp 30081/tcp\nw1 -> w1:np 30080/tcp 30081/tcp",
+    "x/a x/d w2 -> w2:np 30080/tcp\nw2 z/a z/d -> w1:np 30080/tcp 30081/tcp",
+)
+case(
     "itself-through-its-service",
     network_policy("{%s, policyTypes: [Ingress, Egress]}" % TO_A),
     "y/a -> svc 8000/tcp\ny/a -> y/a 80/tcp",

@@ -26,8 +26,12 @@ NAMESPACES = {"x": {"team": "blue", "ns": "x"}, "y": {"team": "red", "ns": "y"}}
 PODS = {"w1": ("a", "b", "c"), "w2": ("d", "e", "f")}
 LISTEN = (Port(TCP, 80), Port(TCP, 81), Port(UDP, 80), Port(UDP, 81), Port(SCTP, 80))
 CLUSTER_CIDRS = (ip_network("10.244.0.0/16"), ip_network("fd44::/16"))
-WEB = "10.96.0.80"
-WEB_V6 = "fd96::80"
+# By name: their addresses, NodePort and externalTrafficPolicy; the endpoint of each is y/a.
+SERVICES = {
+    "web": (("10.96.0.80", "fd96::80"), 30080, "Cluster"),
+    "near": (("10.96.0.81", "fd96::81"), 30081, "Local"),
+}
+WEB, WEB_V6 = SERVICES["web"][0]
 OUTSIDE = ("203.0.113.9", "198.51.100.9", "2001:db8::9", "2001:db8:1::9")
 
 
@@ -90,7 +94,12 @@ def documents() -> list[Document]:
     host["spec"]["hostNetwork"] = True
     done = _pod("y", "done", "w1", list(pod_addresses("x", "b", "w1")))
     done["status"]["phase"] = "Succeeded"
-    out += [host, done, _service(), *_slices()]
+    out += [
+        host,
+        done,
+        *(_service(name) for name in SERVICES),
+        *(s for name in SERVICES for s in _slices(name)),
+    ]
     return out
 
 
@@ -122,27 +131,29 @@ def _pod(namespace: str, name: str, node: str, addresses: list[str] | None = Non
     return _object("v1", "Pod", metadata, spec=spec, status=status)
 
 
-def _service() -> Document:
+def _service(name: str) -> Document:
+    addresses, node_port, traffic = SERVICES[name]
     spec = {
         "type": "NodePort",
+        "externalTrafficPolicy": traffic,
         "selector": {"pod": "a"},
-        "clusterIP": WEB,
-        "clusterIPs": [WEB, WEB_V6],
+        "clusterIP": addresses[0],
+        "clusterIPs": list(addresses),
         "ipFamilies": ["IPv4", "IPv6"],
         "ipFamilyPolicy": "RequireDualStack",
-        "ports": [{"name": "web", "port": 8000, "targetPort": "web", "nodePort": 30080}],
+        "ports": [{"name": "web", "port": 8000, "targetPort": "web", "nodePort": node_port}],
     }
-    return _object("v1", "Service", {"name": "web", "namespace": "y"}, spec=spec)
+    return _object("v1", "Service", {"name": name, "namespace": "y"}, spec=spec)
 
 
-def _slices() -> list[Document]:
-    """The service has one endpoint, y/a on w1, so that a probe's way is certain."""
+def _slices(name: str) -> list[Document]:
+    """A service has one endpoint, y/a on w1, so that a probe's way is certain."""
     out = []
     for family, address in zip(("IPv4", "IPv6"), pod_addresses("y", "a", "w1"), strict=True):
         metadata = {
-            "name": f"web-{family.lower()}",
+            "name": f"{name}-{family.lower()}",
             "namespace": "y",
-            "labels": {"kubernetes.io/service-name": "web"},
+            "labels": {"kubernetes.io/service-name": name},
         }
         endpoint = {"addresses": [address], "nodeName": "w1", "conditions": {"ready": True}}
         out.append(

@@ -88,7 +88,7 @@ def naive_allows(documents: list[cluster.Document], flow: Flow) -> bool:
     """
     source = flow.source
     asked = str(flow.probe.destination)
-    if flow.probe.port == 30080 and asked in cluster.node_addresses("w2"):
+    if flow.probe.port == cluster.SERVICES["web"][1] and asked in cluster.node_addresses("w2"):
         source = asked
     protocol = flow.probe.protocol.name if flow.probe.protocol else None
     return all(
