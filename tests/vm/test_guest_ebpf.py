@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from k8snetc.backends.ebpf import emit, generation, libbpf, pins
+from k8snetc.backends.ebpf import counters, emit, generation, libbpf, pins
 from k8snetc.backends.ebpf.lower import lower
+from k8snetc.backends.ebpf.watch import Watch
 from k8snetc.backends.target import InstallOptions
 from k8snetc.ir.parse import parse
 from k8snetc.ir.types import Family, PortRange, Program, Rule, Verdict
@@ -105,3 +106,28 @@ def test_services_and_policy(cluster: Cluster, family: Family) -> None:
     programs = {"w1": in_force(), "w2": Program(node=support.node("w2"))}
     wrong = compare(cluster, programs, [replace(p, timeout=3) for p in probes])
     assert not wrong, "\n".join(map(str, wrong))
+
+
+def counted_and_told() -> tuple[dict[str, int], str, str]:
+    """The counters, and the destination and enforcement of the first denied packet that a watcher is told of."""
+    program = in_force()
+    found = counters.read(pins.Entry(), program)
+    assert found is not None
+    with Watch(rate=100) as watch:
+        watch.know(e.name for e in program.enforcements)
+        for _ in range(40):
+            for packet in watch.poll(0.5):
+                return found.verdicts, str(packet.destination), watch.name(packet)
+    return found.verdicts, "nothing", "told"
+
+
+def test_counters_and_denied_packets(cluster: Cluster) -> None:
+    a = support.pod(Family.IPV6, "a")
+    assert cluster.probe_all([Probe("client/out", support.node_address(Family.IPV4, 1), TCP, 30080)])[
+        0
+    ].answered
+    traffic = cluster.traffic(Probe("pod/shop/c", a, UDP, 5353, timeout=0.5), rate=5)
+    verdicts, destination, enforcement = cluster.call("node/w1", counted_and_told)
+    assert traffic.stop().failed
+    assert verdicts["opened"] > 0
+    assert (destination, enforcement) == (str(a), "a-in-6")
