@@ -20,6 +20,7 @@ _NAMES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 
 _OURS = {"prerouting": -100, "output": -100, "postrouting": 100}
 _TRANSLATES = re.compile(r"\b(dnat|snat|masquerade|redirect|vmap)\b")
 _DECIDES = re.compile(r"\b(drop|reject|notrack|queue|tproxy|synproxy|vmap)\b")
+_REFUSES = re.compile(r"^(?!.*\bct state\b).*\b(drop|reject)\b")
 _GOES = re.compile(r"\b(?:jump|goto) ([^\s,}]+)")
 
 
@@ -32,12 +33,16 @@ class _Chain:
     rules: list[str] = field(default_factory=list)
 
 
-def warnings(listing: str, ours: Callable[[str], bool]) -> tuple[str, ...]:
-    """What stands in the way, in the listing's order. `ours`: whether a table (`ip nat`) is to be left out."""
+def warnings(listing: str, ours: Callable[[str], bool], *, admits: bool = False) -> tuple[str, ...]:
+    """What stands in the way, in the listing's order. `ours`: whether a table (`ip nat`) is to be left out.
+
+    `admits`: our rules let health checks into the node, which other tables may drop all the same.
+    """
     found: dict[str, None] = {}
     for table, chains in _tables(listing):
         if not ours(table):
             found |= dict.fromkeys(_table(table, chains))
+            found |= dict.fromkeys(_shut(table, chains) if admits else ())
     return tuple(found)
 
 
@@ -107,6 +112,19 @@ def _base_chain(
             yield (
                 f"{place} decides at priority {number}, before our rules (`{rule}`); what it drops or leaves untracked "
                 "never comes to a service: see that it doesn't mean service addresses or pods"
+            )
+
+
+def _shut(table: str, chains: Mapping[str, _Chain]) -> Iterator[str]:
+    """Chains that drop what comes into the node."""
+    for chain in chains.values():
+        if chain.hook is None or chain.hook[:2] != ("filter", "input"):
+            continue
+        rule = "policy drop" if chain.hook[3] == "drop" else _first(chain, chains, _REFUSES)
+        if rule:
+            yield (
+                f"table {table} chain {chain.name} may drop health checks (`{rule}`): our rules let them in past "
+                "themselves alone; accept the ports of `healthCheckNodePort` there too"
             )
 
 

@@ -12,5 +12,6 @@ from k8snetc.backends.nftables.model import TABLE
 
 def warnings(listing: str) -> tuple[str, ...]:
     """What stands in the way, in the listing's order."""
-    found = foreign_nft.warnings(listing, lambda table: table in (f"ip {TABLE}", f"ip6 {TABLE}"))
+    ours = (f"ip {TABLE}", f"ip6 {TABLE}")
+    found = foreign_nft.warnings(listing, lambda t: t in ours, admits="@admitted accept" in listing)
     return (*found, *legacy_proxies())

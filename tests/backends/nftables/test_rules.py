@@ -250,3 +250,37 @@ table ip k8snetc {
         "netdev guard",
         "inet tracked",
     ]
+
+
+def test_health_checks_that_others_drop_are_named() -> None:
+    """An accept of ours is none of theirs; where nothing is let in there is nothing to say."""
+    others = """table inet firewalld {
+\tchain filter_INPUT {
+\t\ttype filter hook input priority filter + 10; policy accept;
+\t\tct state invalid drop
+\t\ttcp dport 22 accept
+\t\treject with icmpx admin-prohibited
+\t}
+\tchain late {
+\t\ttype filter hook input priority 50; policy drop;
+\t}
+\tchain open {
+\t\ttype filter hook input priority 60; policy accept;
+\t\tct state invalid drop
+\t}
+}
+"""
+    ours = """table ip k8snetc {
+\tchain input {
+\t\ttype filter hook input priority filter; policy accept;
+\t\tmeta l4proto . th dport @admitted accept
+\t}
+}
+"""
+    assert not warnings(others)
+    found = warnings(others + ours)
+    assert [w.split(" may")[0] for w in found] == [
+        "table inet firewalld chain filter_INPUT",
+        "table inet firewalld chain late",
+    ]
+    assert all("healthCheckNodePort" in w for w in found)
