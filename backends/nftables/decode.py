@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from ipaddress import IPv6Address
 from socket import inet_ntoa
@@ -75,6 +75,11 @@ class Layout:
         """The words of unpacked fields."""
         return " . ".join([show(part) for show, part in zip(self.shows, parts, strict=True)])
 
+    def texts(self, columns: Sequence[Sequence[bytes]]) -> Iterator[str]:
+        """The words of many: a column for each field."""
+        words = [map(show, column) for show, column in zip(self.shows, columns, strict=True)]
+        return map(" . ".join, zip(*words, strict=True))
+
     def read(self, data: bytes, at: int) -> str:
         """The words of the fields at that place."""
         return self.text(self.struct.unpack_from(data, at))
@@ -113,15 +118,18 @@ def _alike(key: Layout, value: Layout | None, data: bytes) -> dict[str, str] | N
     one = struct.Struct(f"12s{key.format}" + ("" if value is None else f"8s{value.format}"))
     if not data or len(data) % one.size:
         return None
-    rows = list(one.iter_unpack(data))
-    width = 1 + len(key.shows)
-    if any(r[0] != rows[0][0] for r in rows) or _sizes(rows[0][0], one.size, key.struct.size):
+    # Columns instead of rows: then the loops are those of the interpreter, and a hundred thousand elements are quick.
+    heads, *columns = zip(*one.iter_unpack(data), strict=True)
+    width = len(key.shows)
+    if len(set(heads)) > 1 or _sizes(heads[0], one.size, key.struct.size):
         return None
+    keys = key.texts(columns[:width])
     if value is None:
-        return dict.fromkeys((key.text(r[1:]) for r in rows), "")
-    if any(r[width] != rows[0][width] for r in rows) or _value_sizes(rows[0][width], value.struct.size):
+        return dict.fromkeys(keys, "")
+    heads = columns[width]
+    if len(set(heads)) > 1 or _value_sizes(heads[0], value.struct.size):
         return None
-    return {key.text(r[1:width]): value.text(r[width + 1 :]) for r in rows}
+    return dict(zip(keys, value.texts(columns[width + 1 :]), strict=True))
 
 
 def _sizes(head: bytes, size: int, key_size: int) -> bool:
