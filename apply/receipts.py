@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import zlib
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +24,7 @@ from k8snetc.apply.errors import StateError
 from k8snetc.apply.kept_options import options_of
 from k8snetc.apply.store import Store
 from k8snetc.backends.target import InstallOptions
-from k8snetc.ir.data import DataError, from_json, to_json
+from k8snetc.ir.data import DataError, from_json
 from k8snetc.ir.types import Program
 
 FORMAT = 1
@@ -69,12 +70,12 @@ def digest(data: bytes) -> str:
     return sha256(data).hexdigest()
 
 
-def save(store: Store, receipt: Receipt, program: Program, pods: Names | None = None) -> None:
-    """Write a receipt, its program and its pods, then forget the oldest."""
+def save(store: Store, receipt: Receipt, program: bytes, pods: Names | None = None) -> None:
+    """Write a receipt, its program (as `ir.data.to_json` makes it) and its pods, then forget the oldest."""
     if pods is not None:
         lines = "".join(f"{address} {name}\n" for address, name in pods.items())
         store.write(f"{receipt.number:06}.pods", zlib.compress(lines.encode("utf-8", "surrogateescape"), 1))
-    store.write(f"{receipt.number:06}.program", to_json(program))
+    store.write(f"{receipt.number:06}.program", program)
     store.write(f"{receipt.number:06}.receipt", orjson.dumps({"format_version": FORMAT, **asdict(receipt)}))
     for old in numbers(store)[:-KEEP]:
         for kind in ("receipt", "program", "pods"):
@@ -123,9 +124,15 @@ def newest(store: Store) -> Receipt | None:
 def program_of(store: Store, number: int) -> Program:
     """The program of a receipt. Raises `StateError` if it is missing or damaged."""
     try:
-        return from_json(store.read(f"{number:06}.program") or b"")
+        return _program(store.read(f"{number:06}.program") or b"")
     except DataError as e:
         raise StateError(f"the program of receipt {number} in {store.path} is missing or damaged: {e}") from e
+
+
+@lru_cache(maxsize=1)
+def _program(data: bytes) -> Program:
+    """A plan and the apply of it ask for the same one, and a large one takes a second to read."""
+    return from_json(data)
 
 
 def pods_of(store: Store, number: int) -> Names | None:

@@ -5,6 +5,7 @@ Knows: the terminal. Must not know: the order of an apply (`transaction`), or an
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -137,9 +138,13 @@ def session(node: OnNode) -> Iterator[Session]:
     """Open the state directory for a command. Raises `ApplyError`."""
     target = node.target()
     store = open_store(node.state_dir)
+    collects = gc.isenabled()
+    gc.disable()  # states are large, hold no cycles and are needed until the end: looking through them takes a third
     try:
         yield Session(node, target, store)
     finally:
+        if collects:
+            gc.enable()
         store.close()
         with suppress(OSError):  # looking at a node that has nothing leaves nothing
             store.path.rmdir()

@@ -143,13 +143,15 @@ def apply(
             goal = target.desired(program)
         with clock.phase("observe"):
             live = target.observe()
-        _check_base(target, live, base)
-        goal = target.grounded(goal, _before(target, store, live))
+        with clock.phase("recheck"):
+            _check_base(target, live, base)
+            goal = target.grounded(goal, _before(target, store, live))
         with clock.phase("compare"):
             steps = target.steps(live, goal)
         with clock.phase("old program"):
             old = _program(store, now) if now is not None and steps else None
-            name = digest(to_json(program))
+            data = to_json(program)
+            name = digest(data)
         if not steps and now is not None and now.program == name:
             return Outcome(None, timings=tuple(clock.timings.items()))
 
@@ -175,7 +177,7 @@ def apply(
         what = f"apply of {', '.join(source.paths) or 'a program'}"
         cut, state, warnings = 0, live, []
         if steps:
-            with _undoable(target, store, live, what, watch) as stop:
+            with _undoable(target, store, live, what, watch, clock=clock) as stop:
                 with clock.phase("install"):
                     _run(steps, watch, stop)
                 with clock.phase("connections"):
@@ -185,11 +187,13 @@ def apply(
                         warnings.append(f"old connections could not be cut: {e}")
                 with clock.phase("verify"):
                     state = _verified(target, goal)
-                receipt = made(state)
-                receipts.save(store, receipt, program, source.pods)
+                with clock.phase("receipt"):
+                    receipt = made(state)
+                    receipts.save(store, receipt, data, source.pods)
         else:
-            receipt = made(state)
-            receipts.save(store, receipt, program, source.pods)
+            with clock.phase("receipt"):
+                receipt = made(state)
+                receipts.save(store, receipt, data, source.pods)
     return Outcome(
         receipt,
         tuple(s.title for s in steps),
@@ -213,7 +217,7 @@ def remove(
             live = target.observe()
         goal = target.grounded(target.empty(), _before(target, store, live))
         steps = target.steps(live, goal)
-        with _undoable(target, store, live, "remove", watch) as stop:
+        with _undoable(target, store, live, "remove", watch, clock=clock) as stop:
             with clock.phase("install"):
                 _run(steps, watch, stop)
             with clock.phase("verify"):
@@ -340,10 +344,13 @@ def _before(target: Target[S], store: Store, live: S) -> S:
 
 
 @contextmanager
-def _undoable(target: Target[S], store: Store, live: S, what: str, watch: Watch) -> Iterator[Stop]:
+def _undoable(
+    target: Target[S], store: Store, live: S, what: str, watch: Watch, *, clock: _Clock
+) -> Iterator[Stop]:
     """Keep a journal while the body changes the node, and put `live` back if it fails or is asked to stop."""
-    base = target.dump(live)
-    journal.begin(store, journal.Journal(target.name, what, base))
+    with clock.phase("journal"):
+        base = target.dump(live)
+        journal.begin(store, journal.Journal(target.name, what, base))
     with deferred() as stop:
         try:
             yield stop

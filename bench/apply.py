@@ -2,6 +2,8 @@
 
     python -m bench.apply [--services 10000 --endpoints 10] [--variant nft] [--repeat 3]
 
+Variants are `legacy` and `nft` (of iptables) and `nftables`.
+
 In a network namespace of its own (root): a first apply, then applies that change one endpoint of one service. Reported
 are the lines that are handed to the kernel's tools, the time from lock to verified, and where it goes. What the legacy
 tools hand to the kernel is the whole table whatever changed (IPT_SO_SET_REPLACE); the lines count the text.
@@ -20,16 +22,18 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
+from bench._bars import Bar, show
 from bench.generate import Cluster
 from k8snetc.apply.connectivity import effects
 from k8snetc.apply.store import open_store
 from k8snetc.apply.transaction import Outcome, apply, remove
 from k8snetc.backends.target import InstallOptions, target_for
 from k8snetc.compiler.options import ContextOptions
-from k8snetc.compiler.pipeline import Timings, compile_program
+from k8snetc.compiler.pipeline import Timings, compile_program, no_collector
 from k8snetc.ir.types import Program
 
 CLONE_NEWNET = 0x40000000
+VARIANTS = ("legacy", "nft", "nftables")
 
 
 def main() -> None:
@@ -37,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--services", type=int, default=10000)
     parser.add_argument("--endpoints", type=int, default=10)
-    parser.add_argument("--variant", choices=("legacy", "nft"), action="append")
+    parser.add_argument("--variant", choices=VARIANTS, action="append")
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
     if os.geteuid() != 0:
@@ -46,8 +50,13 @@ def main() -> None:
         sys.exit(f"no network namespace can be made: {os.strerror(ctypes.get_errno())}")
     with tempfile.TemporaryDirectory(prefix="k8snetc-bench-") as folder:
         program = _program(Path(folder), args.services, args.endpoints)
-        for variant in args.variant or ("legacy", "nft"):
-            _variant(Path(folder) / variant, variant, program, args.repeat)
+        size = f"{args.services:,} x {args.endpoints}"
+        bars = [
+            bar
+            for variant in args.variant or VARIANTS
+            for bar in _variant(Path(folder) / variant, variant, program, args.repeat, size)
+        ]
+    show(bars)
 
 
 def _program(folder: Path, services: int, endpoints: int) -> Program:
@@ -69,19 +78,35 @@ def moved(program: Program, step: int) -> Program:
     return replace(program, balancers=(*program.balancers[:at], changed, *program.balancers[at + 1 :]))
 
 
-def _variant(state: Path, variant: str, program: Program, repeat: int) -> None:
-    target = target_for("iptables", InstallOptions(iptables=variant, wait=60))
+def _variant(state: Path, variant: str, program: Program, repeat: int, size: str) -> list[Bar]:
+    if variant == "nftables":
+        name, target = variant, target_for(variant, InstallOptions())
+    else:
+        name = f"iptables-{variant}"
+        target = target_for("iptables", InstallOptions(iptables=variant, wait=60))
     store = open_store(state)
     try:
-        _show(f"iptables-{variant}: first apply", [apply(target, program, store)])
-        changes = [apply(target, moved(program, n), store) for n in range(repeat)]
-        _show(f"iptables-{variant}: one endpoint changed ({repeat} times, median)", changes)
+        with no_collector():  # as the commands do
+            first = apply(target, program, store)
+            changes = [apply(target, moved(program, n), store) for n in range(repeat)]
+        _show(f"{name}: first apply", [first])
+        _show(f"{name}: one endpoint changed ({repeat} times, median)", changes)
         lines = effects(moved(program, 1), moved(program, 2))
         assert len(lines) == 1, lines
         print(f"  the plan's line: {lines[0].symbol} {lines[0]}")
-        _show(f"iptables-{variant}: remove", [remove(target, store)])
+        _show(f"{name}: remove", [remove(target, store)])
     finally:
         store.close()
+    title = f"apply, {name}, {size}"
+    return [
+        Bar(f"{title}: first, from lock to receipt", _seconds(first), "s"),
+        Bar(f"{title}: one endpoint, from lock to receipt", statistics.median(map(_seconds, changes)), "s"),
+        Bar(f"{title}: one endpoint, what reaches the kernel", changes[0].size, "lines"),
+    ]
+
+
+def _seconds(outcome: Outcome) -> float:
+    return sum(seconds for _, seconds in outcome.timings)
 
 
 def _show(title: str, outcomes: list[Outcome]) -> None:

@@ -15,6 +15,7 @@ service at most 1.4 times direct.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import sys
@@ -109,6 +110,7 @@ def _transaction(phases: Phases) -> tuple[float, float]:
 def _install(program: Program, changed: Program, repeat: int) -> tuple[Phases, Phases, Phases]:
     """Runs on the node: all of it, one endpoint (median of `repeat` times), nothing."""
     grip = target(InstallOptions())
+    gc.disable()  # as the commands do
     full = _apply(grip, program)
     ones = [_apply(grip, (changed, program)[at % 2]) for at in range(repeat)]
     middle = {
