@@ -80,6 +80,11 @@ def install(wanted: State, entry: Entry, number: int) -> None:
         loaded.close()
 
 
+def forgotten(entry: Entry) -> bool:
+    """Whether nothing but the generation in force takes memory; a killed apply leaves one that is not."""
+    return not entry.exists or all(entry.occupant(h, 1 - entry.current()) is None for h in entry.hooks)
+
+
 def forget(entry: Entry) -> None:
     """Free the generation that is not in force."""
     slot = 1 - entry.current()

@@ -103,7 +103,7 @@ class EbpfTarget:
             if attachment not in live.attachments:
                 out.append(_attach(attachment, cgroup, self._folder))
         out += [_detach(a, self._folder) for a in live.attachments if a not in goal.attachments]
-        if _program(live) != _program(goal):
+        if _program(live) != _program(goal) or not generation.forgotten(entry):
             out.append(Step("free the old generation", lambda: generation.forget(entry)))
         return out
 

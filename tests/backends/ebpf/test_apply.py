@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from k8snetc.backends.ebpf import pins
+from k8snetc.backends.ebpf import generation, pins
 from k8snetc.backends.ebpf.install import target
 from k8snetc.backends.target import InstallOptions
 from k8snetc.ir.types import Family, Program, Protocol
@@ -90,7 +90,8 @@ def count_steps(program: Program, options: InstallOptions) -> int:
 
 
 def leftovers() -> list[str]:
-    return [str(p) for p in pins.leftovers()]
+    loaded = [] if generation.forgotten(pins.Entry()) else ["a generation that is not in force"]
+    return [str(p) for p in pins.leftovers()] + loaded
 
 
 def test_killed_at_every_step(cluster: Cluster) -> None:
