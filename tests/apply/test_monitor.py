@@ -189,6 +189,28 @@ def test_a_flood_is_bounded_and_what_is_left_out_is_said(node: tuple[Cluster, li
     assert len(packets) + missed <= 2000
 
 
+@pytest.mark.kernel
+def test_an_apply_and_a_remove_meanwhile(node: tuple[Cluster, list[str]], tmp_path: Path) -> None:
+    cluster, state = node
+    a = support.pod(Family.IPV4, "a")
+    manifests = tmp_path / "shop.yaml"
+    manifests.write_text(
+        manifests.read_text().replace("name: a-from-b", "name: a-closed").replace("app: b}}}]", "app: x}}}]")
+    )
+    with monitor(cluster, "--format", "json", *state) as process:
+        words = ["--yes", "--uplink", "eth0", "--pod-interface", "pod*", "--no-cgroup", "-b", "ebpf", *state]
+        cluster.run(NODE, k8snetc("apply", str(manifests), "--node", "w1", *words))
+        assert not cluster.probe_all([Probe("pod/shop/b", a, TCP, 8080)])[0].answered
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        assert [p["name"] for p in told["policies"]] == ["a-closed"]
+        assert (told["pod"]["name"], told["peer"]["name"]) == ("shop/a", "shop/b")
+        cluster.run(NODE, k8snetc("remove", "--yes", *state))
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 4
+    assert "removed from this node meanwhile" in err
+
+
 def flood(address: str, count: int) -> None:
     import socket
 
