@@ -6,19 +6,21 @@ Knows: their options, what is asked and what is said. Must not know: how a chang
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from k8snetc.apply import receipts
 from k8snetc.apply.document import as_json, load
-from k8snetc.apply.errors import ApplyError
+from k8snetc.apply.errors import ApplyError, StaleError
 from k8snetc.apply.manifests import read
 from k8snetc.apply.options import OnNode, node_command
 from k8snetc.apply.plan import Plan, live_plan, many
 from k8snetc.apply.render import as_markdown, as_text, clean
 from k8snetc.apply.session import Progress, Session, colourful, session
 from k8snetc.apply.transaction import (
+    STALE,
     Outcome,
     apply,
     before_first,
@@ -111,7 +113,7 @@ def apply_command(
     changed, 5 failed and what ran before runs again, 6 failed and the next apply has to put it right.
     """
     if plan_file is not None:
-        return _apply_saved(source, node, plan_file, yes=yes)
+        return _apply_saved(source, node, plan_file, _Shown(form, full=full), yes=yes, dry_run=dry_run)
     if not source.paths:
         raise click.UsageError("name manifests, or a saved plan with --plan FILE")
     if source.options.node is None:
@@ -143,7 +145,17 @@ def apply_command(
     return 0
 
 
-def _apply_saved(source: Source, node: OnNode, plan_file: Path, *, yes: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How a plan is shown."""
+
+    form: str
+    full: bool
+
+
+def _apply_saved(
+    source: Source, node: OnNode, plan_file: Path, shown: _Shown, *, yes: bool, dry_run: bool
+) -> int:
     if source.paths:
         raise click.UsageError("--plan FILE takes no PATHS: the plan holds the program")
     saved = load(plan_file)
@@ -151,7 +163,13 @@ def _apply_saved(source: Source, node: OnNode, plan_file: Path, *, yes: bool) ->
         raise click.UsageError(f"the plan is for {saved.backend}, not {node.backend}")
     refuse_assumed(saved.program)
     with session(OnNode(saved.backend, saved.options, node.state_dir, node.lock_timeout)) as here:
-        source.say(saved.summary)
+        here.mention("will be undone first")
+        plan = here.plan(saved.program, saved.pods, ", ".join(saved.paths))
+        if plan.base != saved.base:
+            raise StaleError(STALE)
+        show(plan, shown.form, full=shown.full)
+        if dry_run:
+            return 0
         if not confirmed(f"Apply {plan_file}?", yes=yes):
             click.echo("k8snetc: nothing was changed", err=True)
             return 0

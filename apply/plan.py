@@ -58,7 +58,7 @@ class Plan:
             words = ", ".join(f"{kinds[s]} {w}" for s, w in SYMBOLS.items() if kinds[s])
             parts.append(f"{many(len(self.effects), 'connectivity change')} ({words})")
         elif self.effects is not None and (self.changes or self.texts):
-            parts.append("no connectivity changes")
+            parts.append("no connectivity changes" + (" but what the drift did" if self.drift else ""))
         if self.changes:
             steps = f" in {many(len(self.steps), 'step')}" if self.steps else ""
             parts.append(f"{many(len(self.changes), 'change')} of rules and sets{steps}")

@@ -28,6 +28,7 @@ from k8snetc.ir.types import Program
 
 S = TypeVar("S")
 BEFORE = "before"
+STALE = "the node has changed since this plan was made; make a new plan and look at it"
 LOCK_WAIT = 10.0
 """Seconds to wait for another apply to end before giving up."""
 
@@ -313,7 +314,7 @@ def _program(store: Store, receipt: Receipt) -> Program | None:
 
 def _check_base(target: Target[S], live: S, base: str | None) -> None:
     if base is not None and fingerprint(target, live) != base:
-        raise StaleError("the node has changed since this plan was made; make a new plan and look at it")
+        raise StaleError(STALE)
 
 
 def before_first(target: Target[S], store: Store) -> S | None:
@@ -402,6 +403,7 @@ def _differences(changes: Sequence[Change]) -> str:
 
 __all__ = [
     "LOCK_WAIT",
+    "STALE",
     "Outcome",
     "Silent",
     "Source",

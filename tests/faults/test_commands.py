@@ -66,7 +66,9 @@ def test_the_life_of_a_node(k8snetc: Console, manifests: Path, tmp_path: Path) -
     assert "- everyone" in said
     assert "shop/db:sql (10.96.7.9:5432)" in said
     assert "+ everyone" in said
-    k8snetc("apply", "--plan", plan)
+    assert "shop/db:sql (10.96.7.9:5432)" in k8snetc("apply", "--plan", plan, "--dry-run").stdout
+    assert "10.96.7.19" not in k8snetc.cluster.run(W1, ["iptables-save"]).stdout
+    assert "shop/db:sql" in k8snetc("apply", "--plan", plan).stdout
     stale = k8snetc("apply", "--plan", plan, code=4).stderr
     assert "the node has changed since this plan was made" in stale
 
