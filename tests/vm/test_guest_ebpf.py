@@ -96,6 +96,8 @@ def test_services_and_policy(cluster: Cluster, family: Family) -> None:
             for c in ("pod/shop/b", "node/w1")
             for n in (1, 2, 4)
         ),
+        Probe("client/out", w1, UDP, 30080),
+        *(Probe(c, support.service(family, 1), UDP, 80) for c in ("pod/shop/b", "node/w1")),
         Probe("pod/shop/b", support.service(family, 1), TCP, 81),
         Probe("pod/shop/a", support.service(family, 5), TCP, 80),
         Probe("pod/shop/b", a, TCP, 8080),
