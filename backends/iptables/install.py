@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.common import conntrack
+from k8snetc.backends.common.bridges import unjudged_bridges
 from k8snetc.backends.common.xtables.canonical import aligned
 from k8snetc.backends.common.xtables.changes import changes
 from k8snetc.backends.common.xtables.foreign import warnings
@@ -37,7 +39,11 @@ class IptablesTarget:
         """What the program looks like here. Raises `UnsupportedError` with all gaps at once."""
         from k8snetc.backends.iptables.lower import lower
 
-        return state_of(lower(program, comments=self._options.comments))
+        model = lower(program, comments=self._options.comments)
+        gaps = list(unjudged_bridges(program))
+        if gaps:
+            raise UnsupportedError(self.name, gaps)
+        return state_of(model)
 
     def empty(self) -> State:
         """Nothing of ours."""

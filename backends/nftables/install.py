@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.common import conntrack
+from k8snetc.backends.common.bridges import unjudged_bridges
 from k8snetc.backends.common.settings import read_settings, setting_steps
 from k8snetc.backends.nftables import features, library
 from k8snetc.backends.nftables.emit import table_lines
@@ -43,7 +44,7 @@ class NftablesTarget:
         model = lower(
             program, comments=self._options.comments, capabilities=Capabilities(random_fully=random_fully)
         )
-        gaps = features.gaps(model)
+        gaps = [*features.gaps(model), *unjudged_bridges(program)]
         if gaps:
             raise UnsupportedError(self.name, gaps)
         return model
