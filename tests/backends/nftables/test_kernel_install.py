@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -156,8 +157,7 @@ def test_without_privilege_the_error_says_so() -> None:
             "--reuid=65534",
             "--regid=65534",
             "--clear-groups",
-            "/usr/bin/env",
-            "python3",
+            sys.executable,
             "-c",
             code,
         ],
