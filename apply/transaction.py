@@ -145,8 +145,10 @@ def apply(
         with clock.phase("observe"):
             live = target.observe()
         with clock.phase("recheck"):
-            _check_base(target, live, base)
-            goal = target.grounded(goal, _before(target, store, live))
+            dumped = target.dump(live)
+            if base is not None and digest(dumped) != base:
+                raise StaleError(STALE)
+            goal = target.grounded(goal, _before(target, store, live, dumped))
         with clock.phase("compare"):
             steps = target.steps(live, goal)
         with clock.phase("old program"):
@@ -178,7 +180,7 @@ def apply(
         what = f"apply of {', '.join(source.paths) or 'a program'}"
         cut, state, warnings = 0, live, []
         if steps:
-            with _undoable(target, store, live, what, watch, clock=clock) as stop:
+            with _undoable(target, store, dumped, what, watch, clock=clock) as stop:
                 with clock.phase("install"):
                     _run(steps, watch, stop)
                 with clock.phase("connections"):
@@ -216,9 +218,10 @@ def remove(
         installed(target, store)
         with clock.phase("observe"):
             live = target.observe()
-        goal = target.grounded(target.empty(), _before(target, store, live))
+        dumped = target.dump(live)
+        goal = target.grounded(target.empty(), _before(target, store, live, dumped))
         steps = target.steps(live, goal)
-        with _undoable(target, store, live, "remove", watch, clock=clock) as stop:
+        with _undoable(target, store, dumped, "remove", watch, clock=clock) as stop:
             with clock.phase("install"):
                 _run(steps, watch, stop)
             with clock.phase("verify"):
@@ -312,11 +315,6 @@ def _program(store: Store, receipt: Receipt) -> Program | None:
         return None
 
 
-def _check_base(target: Target[S], live: S, base: str | None) -> None:
-    if base is not None and fingerprint(target, live) != base:
-        raise StaleError(STALE)
-
-
 def before_first(target: Target[S], store: Store) -> S | None:
     """The state that the first apply found, None if there was none since the last boot."""
     where, _, dumped = (store.read(BEFORE) or b"").partition(b"\n")
@@ -335,22 +333,21 @@ def _whose(target: Target[S]) -> bytes:
     return f"{receipts.here()} {target.name}".encode()
 
 
-def _before(target: Target[S], store: Store, live: S) -> S:
+def _before(target: Target[S], store: Store, live: S, dumped: bytes) -> S:
     """The state that the first apply found; if this is the first, it is written."""
     before = before_first(target, store)
     if before is None:
-        store.write(BEFORE, _whose(target) + b"\n" + target.dump(live))
+        store.write(BEFORE, _whose(target) + b"\n" + dumped)
         return live
     return before
 
 
 @contextmanager
 def _undoable(
-    target: Target[S], store: Store, live: S, what: str, watch: Watch, *, clock: _Clock
+    target: Target[S], store: Store, base: bytes, what: str, watch: Watch, *, clock: _Clock
 ) -> Iterator[Stop]:
-    """Keep a journal while the body changes the node, and put `live` back if it fails or is asked to stop."""
+    """Keep a journal while the body changes the node, and put `base` (a dump) back if it fails or is asked to stop."""
     with clock.phase("journal"):
-        base = target.dump(live)
         journal.begin(store, journal.Journal(target.name, what, base))
     with deferred() as stop:
         try:
