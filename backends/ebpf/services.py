@@ -102,7 +102,8 @@ class Services:
                 Kind.ARRAY,
                 layouts.INDEX,
                 layouts.endpoint(self.family),
-                tuple(self._endpoints),
+                # An array has at least one place, and is read back with it; no frontend leads to this one.
+                tuple(self._endpoints) or (Row((0,), (0, 0)),),
             )
         if self._source_numbers:
             yield self._lpm("sources", layouts.source_key(self.family), self._source_rows())

@@ -333,6 +333,20 @@ def _no_endpoints() -> Case:
     )
 
 
+def _no_endpoints_at_all() -> Case:
+    """Nobody has an endpoint: a program that only refuses."""
+    web = service("web", 10, type="NodePort", ports=(port(node_port=30080),))
+    return Case(
+        "no-endpoints-at-all",
+        (web, service("dns", 11, ports=(port(53, protocol="UDP"),))),
+        (
+            *flows(("client-1", "outside", "n1"), cip(10), 80, Fate.REFUSED),
+            *flows(("client-1", "outside", "n1"), "n1", 30080, Fate.REFUSED),
+            *flows(("client-1", "n1"), cip(11), 53, Fate.REFUSED, "udp"),
+        ),
+    )
+
+
 def _node_port() -> Case:
     """On all of the node's addresses, from outside, the node itself, pods here and on other nodes; all protocols."""
     ports = (
@@ -693,6 +707,7 @@ CASES: tuple[Case, ...] = (
     _readiness(),
     _terminating_local(),
     _no_endpoints(),
+    _no_endpoints_at_all(),
     _node_port(),
     _node_port_addresses(),
     _node_port_addresses_of_one_family(),
