@@ -162,3 +162,12 @@ def test_peers_are_the_fewest_prefixes_with_excepts_cut_out() -> None:
 def test_an_empty_peer_is_refused(peer: Document) -> None:
     with pytest.raises(InputError, match="empty peer"):
         manifests([policy("p", ingress=[{"from": [peer]}])])
+
+
+def test_a_family_that_is_left_out_leaves_no_protected_pod_open() -> None:
+    one = pod("a", "10.0.0.1")
+    one["status"]["podIPs"] = [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]
+    only_ipv4 = NodeContext(families=(Family.IPV4,))
+    with pytest.raises(InputError, match=r"protects fd00::1, and IPv6 is left out.*ipv6 to --ip-families"):
+        resolve_policy(manifests([one, policy("p")]), only_ipv4)
+    assert resolve_policy(manifests([one, policy("p", "elsewhere")]), only_ipv4) == ()
