@@ -19,12 +19,15 @@ _numbers = itertools.count(1)
 
 
 class Flow:
-    """A connection that is kept open, or datagrams from one port. `opening` is what came of the first message."""
+    """A connection that is kept open, or datagrams from one port. `probe` is what was asked, `opening` what came of
+    the first message.
+    """
 
     def __init__(self, agent: AgentHandle, space: str, probe: Probe, interval: float) -> None:
         self._agent = agent
         self._number = next(_numbers)
         self._final: FlowReport | None = None
+        self.probe = probe
         opening = agent.ask(messages.OpenFlow(self._number, space, probe, interval))
         assert isinstance(opening, ProbeResult)
         self.opening = opening

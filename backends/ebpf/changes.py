@@ -70,6 +70,7 @@ def layout(table: str) -> tuple[Layout, Layout] | None:
     return {
         "frontends": (layouts.frontend_key(family), layouts.FRONTEND),
         "endpoints": (layouts.INDEX, layouts.endpoint(family)),
+        "targets": (layouts.frontend_key(family), layouts.U32),
         "sources": (layouts.source_key(family), layouts.U32),
         "members": (layouts.member_key(family), layouts.U32),
         "cluster": (layouts.network(family), layouts.U32),

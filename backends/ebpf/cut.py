@@ -32,8 +32,10 @@ def _layouts(family: Family) -> tuple[Layout, Layout]:
         (
             ("address", address),
             ("port", Type.BE16),
+            ("arrive_port", Type.BE16),
+            ("depart_port", Type.BE16),
             ("flags", Type.U8),
-            ("", Type.PAD8),
+            ("closing", Type.U8),
             ("generation", Type.U32),
             ("seen", Type.U32),
             ("device", Type.U32),
@@ -72,7 +74,7 @@ def _cut(new: Program, family: Family, table: libbpf.Map) -> int:
     count = 0
     for key, value in table.rows():
         source, destination, source_port, port, protocol = key_layout.unpack(key)
-        address, new_port, flags, *_ = value_layout.unpack(value)
+        address, new_port, client_port, _, flags, *_ = value_layout.unpack(value)
         if protocol != Protocol.UDP.number or not flags & _SET_DESTINATION or flags & _REPLY:
             continue
         allowed = served.get((destination, port))
@@ -80,7 +82,8 @@ def _cut(new: Program, family: Family, table: libbpf.Map) -> int:
             allowed = served.get((0, port), set())
         if (address, new_port) not in allowed:
             table.delete(key)
-            table.delete(key_layout.pack((address, source, new_port, source_port, protocol)))
-            table.delete(key_layout.pack((source, address, source_port, new_port, protocol)))
+            client_port = client_port or source_port
+            table.delete(key_layout.pack((address, source, new_port, client_port, protocol)))
+            table.delete(key_layout.pack((source, address, client_port, new_port, protocol)))
             count += 1
     return count

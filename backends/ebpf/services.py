@@ -105,6 +105,9 @@ class Services:
                 # An array has at least one place, and is read back with it; no frontend leads to this one.
                 tuple(self._endpoints) or (Row((0,), (0, 0)),),
             )
+            yield self._table(
+                "targets", layouts.frontend_key(self.family), layouts.U32, sorted(self._target_rows())
+            )
         if self._source_numbers:
             yield self._lpm("sources", layouts.source_key(self.family), self._source_rows())
         members = sorted(self._member_rows())
@@ -234,6 +237,12 @@ class Services:
             if balancer.affinity is not None or balancer.protocol is Protocol.UDP:
                 for e in balancer.endpoints:
                     yield Row((self._places[name][0], int(e.address), e.port), (1,), name)
+
+    def _target_rows(self) -> Iterator[Row]:
+        ends = {
+            (int(e.address), e.port, b.protocol.number) for b in self._balancers.values() for e in b.endpoints
+        }
+        return (Row(end, (1,)) for end in ends)
 
     def _prefix_rows(self, prefixes: tuple[Prefix, ...], value: int) -> list[Row]:
         return [Row((p.length, p.value), (value,)) for p in prefixes]

@@ -29,8 +29,6 @@ class Dataplane:
     lets_in: bool = True  # whether it can open a port that somebody else's rule closes
     options: InstallOptions = field(default_factory=InstallOptions)
     sockets: bool = False
-    # Whether two connections from one port of a client to one endpoint, through two of its addresses, are told apart.
-    tells_apart: bool = True
     in_turn: bool = False  # endpoints take turns, so that few connections see them all
     # Whether cases follow each other on nodes that are not emptied: where starting a program takes long. Each case is
     # then a change of the one before, and what its nodes hold is known without another look.
@@ -41,10 +39,8 @@ ALL = (
     Dataplane("iptables-legacy", "iptables", options=InstallOptions(iptables="legacy")),
     Dataplane("iptables-nft", "iptables", options=InstallOptions(iptables="nft")),
     Dataplane("nftables", "nftables", lets_in=False),
-    Dataplane(
-        "ebpf-packets", "ebpf", tells_apart=False, lets_in=False, options=InstallOptions(no_cgroup=True)
-    ),
-    Dataplane("ebpf-sockets", "ebpf", tells_apart=False, lets_in=False, sockets=True),
+    Dataplane("ebpf-packets", "ebpf", lets_in=False, options=InstallOptions(no_cgroup=True)),
+    Dataplane("ebpf-sockets", "ebpf", lets_in=False, sockets=True),
 )
 IN_VM = pytest.param(
     Dataplane("ipvs", "ipvs", in_turn=True, follows_on=True, options=InstallOptions(iptables="nft")),

@@ -11,6 +11,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from k8snetc.backends.base import UnsupportedError
 from k8snetc.ir.types import Protocol
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Outcome, Probe
+from k8snetc.lab.sessions import Flow
 from k8snetc.lab.topology import Port
 from tests.semantics import dataplanes
 from tests.semantics.build import programs
@@ -63,13 +66,13 @@ def affine(seconds: int, *names: str) -> list[Manifest]:
     return [web, *slices("web", *names)]
 
 
-def servers(world: Cluster, dataplane: Dataplane, clients: Sequence[str] = CLIENTS) -> dict[str, str]:
+def servers(world: Cluster, clients: Sequence[str] = CLIENTS) -> dict[str, str]:
     """Who answers each client, in each family; every client is asked several times, at both addresses."""
     found: dict[str, str] = {}
     wanted = [
         (f"{client} {probe.destination.version}", probe)
         for client in clients
-        for to, number in ((CLUSTER_IP, 80), ("n1", 30080))[: None if dataplane.tells_apart else 1]
+        for to, number in ((CLUSTER_IP, 80), ("n1", 30080))
         # Pods of n2 meet n1's memory at its NodePort and n2's at the ClusterIP: ask those only for the latter.
         if to != "n1" or client in {"client-1", "api-1", "outside", "second"}
         for probe in probes(client, to, number) * 4
@@ -82,30 +85,30 @@ def servers(world: Cluster, dataplane: Dataplane, clients: Sequence[str] = CLIEN
 
 def test_affinity(world: Cluster, dataplane: Dataplane, tmp_path: Path) -> None:
     dataplanes.install(world, dataplane, programs(tmp_path, affine(2, *THREE)))
-    first = servers(world, dataplane)
+    first = servers(world)
     assert len(set(first.values())) > 1, "all clients with one endpoint: that is no balancing"
     time.sleep(1)
-    assert servers(world, dataplane) == first, "each new connection starts the time anew"
+    assert servers(world) == first, "each new connection starts the time anew"
     time.sleep(1.2)
-    assert servers(world, dataplane) == first
+    assert servers(world) == first
     if dataplane.backend == "ipvs":
         return  # said in docs/semantics.md: what is chosen by hashing does not change with time
     time.sleep(3.2)
     # Twelve memories, each as likely as one in three to choose the same again: 2 * 10^-6 that all do.
-    assert servers(world, dataplane) != first
+    assert servers(world) != first
 
 
 def test_affinity_survives(world: Cluster, dataplane: Dataplane, tmp_path: Path) -> None:
     before = programs(tmp_path, affine(600, "web-1", "web-2"))
     dataplanes.install(world, dataplane, before)
     clients = tuple(c for c in CLIENTS if c != "web-3")
-    first = servers(world, dataplane, clients)
+    first = servers(world, clients)
     more = programs(tmp_path, affine(600, "web-1", "web-2", "web-3"))
     dataplanes.install(world, dataplane, more, before)
-    assert servers(world, dataplane, clients) == first
+    assert servers(world, clients) == first
     less = programs(tmp_path, affine(600, "web-1", "web-3"))
     dataplanes.install(world, dataplane, less, more)
-    after = servers(world, dataplane, clients)
+    after = servers(world, clients)
     kept = {who: server for who, server in first.items() if server == place("web-1")}
     assert {who: after[who] for who in kept} == kept
     assert place("web-2") not in after.values()
@@ -167,6 +170,47 @@ def test_the_short_cut_back_to_the_own_node(world: Cluster, dataplane: Dataplane
     assert {r.server for r in world.probe_all(probes("client-1", "n1", 30080))} == {place("web-1")}
     dataplanes.install(world, dataplane, programs(tmp_path, [local, *slices("web", "web-2")]))
     assert {r.server for r in world.probe_all(probes("client-1", "n2", 30080))} == {place("web-2")}
+
+
+# --- one port of a client, many connections ---
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP], ids=str)
+@pytest.mark.parametrize("endpoint", ["web-1", "web-2"])
+def test_one_client_port_at_many_addresses(
+    world: Cluster, dataplane: Dataplane, tmp_path: Path, endpoint: str, protocol: Protocol
+) -> None:
+    """Connections from one port to an endpoint, through services and directly, in any order: all of them go on."""
+    ports = (port(80, protocol=protocol.name, node_port=30080),)
+    there = (slice_port(8080, protocol=protocol.name),)
+    web = [
+        *(service("web", 10, type="NodePort", ports=ports), *slices("web", endpoint, ports=there)),
+        *(
+            service("more", 11, ports=(port(80, protocol=protocol.name),)),
+            *slices("more", endpoint, ports=there),
+        ),
+    ]
+    dataplanes.install(world, dataplane, programs(tmp_path, web))
+    ways = ((CLUSTER_IP, 80), ("10.96.0.11,fd00:96::11", 80), (endpoint, 8080), ("n1", 30080))
+    number = 41000 + 100 * (protocol is Protocol.UDP) + 200 * (endpoint == "web-2")
+    for turn in (0, 2):  # a service first, the endpoint first
+        with ExitStack() as stack:
+            flows: list[Flow] = []
+            for client in ("client-1", "n1", "outside"):
+                for family in (4, 6):
+                    for to, at in (*ways[turn:], *ways[:turn]):
+                        if client == "outside" and to == endpoint:
+                            continue  # pods' addresses mean nothing outside
+                        probe = Probe(place(client), address(to, family), protocol, at, timeout=3)
+                        probe = replace(probe, source_port=number + turn)
+                        flow = stack.enter_context(world.flow(probe))
+                        assert flow.opening.server == place(endpoint), f"{probe}: {flow.opening}"
+                        flows.append(flow)
+            opened = [flow.report().answered for flow in flows]
+            time.sleep(0.3)
+            ends = [(flow.probe, flow.close(), n) for flow, n in zip(flows, opened, strict=True)]
+            stuck = [f"{probe}: {end}" for probe, end, n in ends if end.answered <= n or not end.intact]
+            assert not stuck, "\n".join(stuck)
 
 
 # --- packets that no client sends ---

@@ -86,7 +86,14 @@ struct __sk_buff {
 
 /* The address that a socket is about to use (struct bpf_sock_addr of linux/bpf.h, its first part). */
 struct bpf_sock_addr {
-	__u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol;
+	__u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol, msg_src_ip4, msg_src_ip6[4];
+	struct bpf_sock *sk __attribute__((aligned(8)));
+};
+
+/* A socket (struct bpf_sock of linux/bpf.h, its first part). */
+struct bpf_sock {
+	__u32 bound_dev_if, family, type, protocol, mark, priority, src_ip4, src_ip6[4];
+	__u32 src_port; /* 0: not chosen yet */
 };
 
 /* A look-up of a socket by addresses and ports (struct bpf_sock_tuple of linux/bpf.h). */
@@ -181,6 +188,8 @@ struct {
 
 /* A short way between two programs: this packet was made here, do not judge it. Never leaves the node. */
 enum { MARK_OWN = 0x6b386e63 };
+/* The same, as `tc_index`: this packet of the node's own was translated and routed again. */
+enum { INDEX_AGAIN = 0x6b38 };
 
 enum { SENDER_POD, SENDER_OUTSIDE, SENDER_NODE };
 
@@ -204,6 +213,9 @@ struct frontend {
 	struct route sockets[2];
 };
 
+enum { CLOSED = 60, FORGOTTEN = 5 * 24 * 3600 }; /* seconds without a packet until a port may be taken over */
+enum { CLIENT_PORTS = 32768 }; /* systems choose the ports of clients from here on (ip_local_port_range) */
+
 /* flags of a connection's entry */
 enum {
 	CONN_REPLY = 1,            /* the key is how answers look */
@@ -211,6 +223,8 @@ enum {
 	CONN_SET_SOURCE = 4,       /* a packet that departs gets this source */
 	CONN_MASQUERADE = 8,       /* ... which is still to be chosen, where it departs */
 	CONN_NODE = 16,            /* the node itself opened it */
+	CONN_ARRIVES = 32,         /* a connection's packets look like the key when they arrive */
+	CONN_DEPARTS = 64,         /* a connection's packets look like the key between arrival and departure */
 };
 
 /* --- counters: what became of connections and of packets that did not pass. For people; nothing is decided by them.
@@ -338,12 +352,15 @@ struct conn_key4 {
 };
 
 struct conn4 {
-	struct address4 address; /* the new source or destination */
+	struct address4 address; /* the new destination of what arrives, or the new source of what departs */
 	__be16 port;
-	__u8 flags, pad;
+	__be16 arrive_port; /* the new source port of what arrives; 0: it stays */
+	__be16 depart_port; /* the new destination port of what departs; 0: it stays */
+	__u8 flags;
+	__u8 closing;       /* one side has ended it */
 	__u32 generation; /* that made it */
 	__u32 seen;       /* seconds since boot */
-	__u32 device;     /* by which the node's own packet was about to leave */
+	__u32 device;     /* by which the first packet came in, or the node's own was about to leave */
 	__u32 ingress_judged, egress_judged; /* generation whose policy let it pass */
 };
 
@@ -409,7 +426,16 @@ struct {
 	__type(value, struct endpoint4);
 } endpoints4 SEC(".maps");
 
-/* Shared: what a socket was told to use instead of the service, so that it is told the service's address. */
+/* Every endpoint of every service: connections that clients open to one directly are told from those by a service. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct frontend_key4);
+	__type(value, __u32);
+} targets4 SEC(".maps");
+
+/* Shared: what a socket was told to use instead of the service, so that it is told the service's address.
+   Port 0: it talks to that endpoint directly. */
 struct socket_key4 {
 	__u64 cookie;
 	struct address4 address;
@@ -443,6 +469,9 @@ struct packet4 {
 	__u16 inner_header; /* ... and of the transport header in that */
 	__u8 protocol;    /* of the packet itself */
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
+	__u8 last;        /* ends one, or one side of it: TCP FIN and RST, SCTP ABORT and SHUTDOWN COMPLETE */
+	__u8 moved;       /* got another destination */
+	__u8 answers_node; /* belongs to an answer to a connection of the node's own */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
@@ -525,6 +554,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		p->last = (flags & 0x05) != 0;
 		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
 		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
 		flags = (flags & 0x07) | (flags & 0x30) >> 1;
@@ -536,6 +566,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 12, &chunk, 1))
 			return -1;
 		p->first = chunk == 1; /* INIT */
+		p->last = chunk == 6 || chunk == 14;
 	} else if (protocol == IPPROTO_ICMP) {
 		struct address4 sender;
 		struct ipv4 in;
@@ -789,32 +820,10 @@ static __always_inline int from_cluster4(struct __sk_buff *skb, const struct add
    A packet that arrives gets its new destination, one that departs its new source; between them the kernel routes.
    An entry's key is the packet as the hook sees it. For client C, service S, endpoint E and masquerading address M:
      C > S arrives:  destination E        E > M arrives:  destination C
-     C > E departs:  source M             E > C departs:  source S                                              */
-
-/* The entry that the packet belongs to, or none. */
-static __noinline struct conn4 *find4(const struct packet4 *p)
-{
-	struct conn_key4 key; /* a copy: Linux 6.1 wants keys on the stack */
-	struct conn4 *c;
-	__u32 time;
-
-	if (!p)
-		return 0;
-	key = p->key;
-	c = bpf_map_lookup_elem(&connections4, &key);
-	if (!c)
-		return 0;
-	/* Who asks anew is decided anew when the program changed; and answers do not ask. */
-	if (p->first && (c->generation != config.generation || c->flags & CONN_REPLY))
-		return 0;
-	time = now();
-	if (c->seen != time) {
-		if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_SCTP && time - c->seen > 180)
-			return 0;
-		c->seen = time;
-	}
-	return c;
-}
+     C > E departs:  source M             E > C departs:  source S
+   No two connections may look the same between arrival and departure, or their answers could not be told apart: one
+   client port may be used for two services with the same endpoint, or for a service and its endpoint directly. The
+   second one gets another source port C' where it arrives, and its answers get C back where they depart. */
 
 static __always_inline void reverse4(struct conn_key4 *to, const struct conn_key4 *from)
 {
@@ -826,16 +835,132 @@ static __always_inline void reverse4(struct conn_key4 *to, const struct conn_key
 	to->protocol = from->protocol;
 }
 
+/* The entry with this key, as it is. The key is copied: Linux 6.1 wants keys on the stack. */
+static __noinline struct conn4 *entry4(const struct conn_key4 *key)
+{
+	struct conn_key4 copy;
+
+	if (!key)
+		return 0;
+	copy = *key;
+	return bpf_map_lookup_elem(&connections4, &copy);
+}
+
+/* One side has ended the connection: the entry for the other direction learns it too. */
+static __noinline int close4(const struct conn_key4 *key)
+{
+	struct conn_key4 back;
+	struct conn4 *c;
+
+	if (!key)
+		return 0;
+	reverse4(&back, key);
+	c = bpf_map_lookup_elem(&connections4, &back);
+	if (c)
+		c->closing = 1;
+	return 0;
+}
+
+/* The entry that the packet belongs to, or none. */
+static __noinline struct conn4 *find4(const struct packet4 *p)
+{
+	struct conn4 *c;
+	__u32 time;
+
+	if (!p)
+		return 0;
+	c = entry4(&p->key);
+	if (!c)
+		return 0;
+	if (p->first && c->flags & CONN_REPLY) /* answers do not ask */
+		return 0;
+	time = now();
+	if (c->seen != time) {
+		if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_SCTP && time - c->seen > 180)
+			return 0;
+		c->seen = time;
+	}
+	if (p->last && !p->inner) {
+		c->closing = 1;
+		close4(&p->key);
+	}
+	return c;
+}
+
+/* An error about no connection that is known here is a packet like any other. */
+static __always_inline void forget_inner4(struct packet4 *p)
+{
+	p->inner = 0;
+	memset(&p->key, 0, sizeof(p->key));
+	p->key.source = p->outer_source;
+	p->key.destination = p->outer_destination;
+	p->key.protocol = p->protocol;
+}
+
+/* Whether nobody can miss the entry any more. */
+static __always_inline int over4(const struct conn4 *c, __u8 protocol)
+{
+	__u32 idle = now() - c->seen;
+
+	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP)
+		return idle > (c->closing ? CLOSED : FORGOTTEN);
+	return idle > 180;
+}
+
+/* Takes the way from a client's port to an endpoint for a connection whose answers are dealt with as `answer` says;
+   `port` is the client's own. Changes the port of `forward` where that is taken. Returns 0, or -1 if none is free.
+   Both are on the caller's stack, and there is little of it: hence static, and no copies. */
+static __noinline int claim4(struct conn_key4 *forward, struct conn4 *answer, __be16 port)
+{
+	const __u8 sets = CONN_SET_SOURCE | CONN_SET_DESTINATION;
+	__u32 range = config.masquerade_last - config.masquerade_first + 1, start = bpf_get_prandom_u32();
+	struct conn4 *ahead, *there;
+	struct conn_key4 key;
+	__u64 how;
+
+	if (!forward || !answer)
+		return -1;
+	for (int i = 0; i < 32; i++) {
+		if (i)
+			forward->source_port = bpf_htons(config.masquerade_first + (start + i * 7919) % range);
+		answer->depart_port = forward->source_port == port ? 0 : port;
+		ahead = bpf_map_lookup_elem(&connections4, forward);
+		reverse4(&key, forward);
+		how = BPF_NOEXIST;
+		there = bpf_map_lookup_elem(&connections4, &key);
+		if (there) {
+			how = BPF_ANY;
+			/* The same connection again? */
+			if (there->flags & CONN_REPLY && (there->flags & sets) == (answer->flags & sets) &&
+			    same4(&there->address, &answer->address) && there->port == answer->port &&
+			    there->depart_port == answer->depart_port)
+				return bpf_map_update_elem(&connections4, &key, answer, how) ? -1 : 0;
+			if (!over4(there, forward->protocol))
+				continue;
+		}
+		if (ahead && !over4(ahead, forward->protocol)) {
+			if (ahead->flags & CONN_DEPARTS)
+				continue;
+			/* The address of a service that is its own endpoint looks the same on both sides. */
+			if (ahead->flags & CONN_SET_DESTINATION && (!same4(&answer->address, &forward->destination) ||
+								    answer->port != forward->destination_port))
+				continue;
+		}
+		if (!bpf_map_update_elem(&connections4, &key, answer, how))
+			return 0;
+	}
+	return -1;
+}
+
 /* Opens a connection from the packet's sender to the endpoint of a frontend. */
 __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struct endpoint4 *endpoint,
 			     __u32 flags)
 {
-	struct conn4 c = {};
-	struct conn_key4 asked, forward, reply;
+	struct conn4 c = {}, *there;
+	struct conn_key4 forward;
 
 	if (!p || !endpoint)
 		return -1;
-	asked = p->key;
 	c.generation = config.generation;
 	c.seen = now();
 	c.device = skb->ifindex;
@@ -843,21 +968,89 @@ __noinline int open4(struct __sk_buff *skb, const struct packet4 *p, const struc
 	forward = p->key;
 	forward.destination = endpoint->address;
 	forward.destination_port = endpoint->port;
-	c.flags = flags & (CONN_NODE | CONN_MASQUERADE);
-	if (bpf_map_update_elem(&connections4, &forward, &c, BPF_ANY))
-		return -1;
-
-	reverse4(&reply, &forward);
 	c.address = p->key.destination;
 	c.port = p->key.destination_port;
-	c.flags = (flags & CONN_NODE) | CONN_REPLY | CONN_SET_SOURCE;
-	if (bpf_map_update_elem(&connections4, &reply, &c, BPF_ANY))
+	c.flags = (flags & CONN_NODE) | CONN_REPLY | CONN_SET_SOURCE | CONN_ARRIVES | CONN_DEPARTS;
+	if (claim4(&forward, &c, p->key.source_port))
+		return -1;
+	c.depart_port = 0;
+
+	c.flags = (flags & (CONN_NODE | CONN_MASQUERADE)) | CONN_DEPARTS;
+	if (same4(&forward.destination, &p->key.destination) && forward.destination_port == p->key.destination_port &&
+	    forward.source_port == p->key.source_port) {
+		c.flags |= CONN_ARRIVES;
+		return bpf_map_update_elem(&connections4, &forward, &c, BPF_ANY);
+	}
+	/* A client that also talks to the endpoint directly, by another port since this one was taken. */
+	there = bpf_map_lookup_elem(&connections4, &forward);
+	if (there && there->arrive_port && !(there->flags & CONN_SET_DESTINATION)) {
+		c.arrive_port = there->arrive_port;
+		c.flags |= CONN_ARRIVES;
+	}
+	if (bpf_map_update_elem(&connections4, &forward, &c, BPF_ANY))
 		return -1;
 
 	c.address = endpoint->address;
 	c.port = endpoint->port;
-	c.flags = (flags & CONN_NODE) | CONN_SET_DESTINATION;
-	return bpf_map_update_elem(&connections4, &asked, &c, BPF_ANY);
+	c.arrive_port = forward.source_port == p->key.source_port ? 0 : forward.source_port;
+	c.flags = (flags & CONN_NODE) | CONN_SET_DESTINATION | CONN_ARRIVES;
+	forward = p->key;
+	return bpf_map_update_elem(&connections4, &forward, &c, BPF_ANY);
+}
+
+/* Remembers a connection that goes to an endpoint directly. Its entry may then say another source port. */
+__noinline int direct4(struct __sk_buff *skb, const struct packet4 *p, int node)
+{
+	struct frontend_key4 target = {};
+	struct conn_key4 asked, forward;
+	struct conn4 c = {}, *there;
+
+	if (!p || p->inner || p->fragment == 2)
+		return CONTINUE;
+	asked = p->key;
+	there = bpf_map_lookup_elem(&connections4, &asked);
+	if (there && there->flags & CONN_REPLY)
+		return CONTINUE;
+	target.address = p->key.destination;
+	target.port = p->key.destination_port;
+	target.protocol = p->key.protocol;
+	if (!there && !bpf_map_lookup_elem(&targets4, &target))
+		return CONTINUE;
+	if (!there && p->key.protocol == IPPROTO_TCP && !p->first) {
+		/* From one server to another in the middle of a connection: nobody knows which of them asked. */
+		target.address = p->key.source;
+		target.port = p->key.source_port;
+		if (bpf_map_lookup_elem(&targets4, &target))
+			return CONTINUE;
+	}
+	c.generation = config.generation;
+	c.seen = now();
+	c.device = skb->ifindex;
+	forward = asked;
+	if (there && there->arrive_port && !(there->flags & CONN_SET_DESTINATION))
+		forward.source_port = there->arrive_port;
+	c.flags = (node ? CONN_NODE : 0) | CONN_REPLY | CONN_ARRIVES | CONN_DEPARTS;
+	if (claim4(&forward, &c, p->key.source_port))
+		return counted(DROP, COUNT_NO_ROOM);
+	c.depart_port = 0;
+	c.flags = (node ? CONN_NODE : 0) | CONN_DEPARTS;
+	if (forward.source_port == p->key.source_port)
+		c.flags |= CONN_ARRIVES;
+	if (bpf_map_update_elem(&connections4, &forward, &c, BPF_ANY))
+		return counted(DROP, COUNT_NO_ROOM);
+	if (forward.source_port == p->key.source_port)
+		return CONTINUE;
+	there = bpf_map_lookup_elem(&connections4, &asked);
+	if (there) {
+		there->arrive_port = forward.source_port;
+		there->generation = config.generation;
+		there->closing = 0;
+		there->flags |= CONN_ARRIVES;
+		return CONTINUE;
+	}
+	c.arrive_port = forward.source_port;
+	c.flags = (node ? CONN_NODE : 0) | CONN_ARRIVES;
+	return bpf_map_update_elem(&connections4, &asked, &c, BPF_ANY) ? counted(DROP, COUNT_NO_ROOM) : CONTINUE;
 }
 
 /* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
@@ -883,7 +1076,7 @@ __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struc
 	key.destination = address;
 	back.address = p->key.source;
 	back.port = p->key.source_port;
-	back.flags = (c->flags & CONN_NODE) | CONN_REPLY | CONN_SET_DESTINATION;
+	back.flags = (c->flags & CONN_NODE) | CONN_REPLY | CONN_SET_DESTINATION | CONN_ARRIVES;
 	back.generation = config.generation;
 	back.seen = now();
 	start = bpf_get_prandom_u32();
@@ -893,7 +1086,7 @@ __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struc
 		key.destination_port = bpf_htons(config.masquerade_first + (start + i * 7919) % range);
 		if (bpf_map_update_elem(&connections4, &key, &back, BPF_NOEXIST)) {
 			taken = bpf_map_lookup_elem(&connections4, &key);
-			if (!taken || back.seen - taken->seen < 180 ||
+			if (!taken || !over4(taken, key.protocol) ||
 			    bpf_map_update_elem(&connections4, &key, &back, BPF_ANY))
 				continue;
 		}
@@ -985,6 +1178,7 @@ __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
 		next.nh_family = fib.family;
 		memcpy(next.nh, fib.dst, sizeof(next.nh));
+		skb->tc_index = INDEX_AGAIN;
 		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
 	}
 	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
@@ -993,19 +1187,29 @@ __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 	return bpf_redirect(config.loopback, BPF_F_INGRESS);
 }
 
-/* An answer to the node's own connection: tell it the service's address, on the device where it asked. */
+/* An answer to the node's own connection: tell it the service's address and its own port, on the device where it
+   asked. */
 __noinline int answer_node4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct conn4 *c = find4(p);
 	struct device *device;
 	struct address4 address;
+	__be16 port, own_port;
 	__u32 index;
 
-	if (!c || (c->flags & (CONN_REPLY | CONN_NODE | CONN_SET_SOURCE)) != (CONN_REPLY | CONN_NODE | CONN_SET_SOURCE))
+	if (!c || !p || (c->flags & (CONN_REPLY | CONN_NODE)) != (CONN_REPLY | CONN_NODE))
 		return CONTINUE;
-	index = c->device;
+	index = skb->ifindex;
+	asm volatile("" : "+r"(index)); /* or clang makes one load of two pointers, which the verifier does not like */
+	if (c->flags & CONN_SET_SOURCE)
+		index = c->device;
 	address = c->address;
-	if (rewrite4(skb, p, &address, c->port, 1))
+	port = c->port;
+	own_port = c->depart_port;
+	if (c->flags & CONN_SET_SOURCE && rewrite4(skb, p, &address, port, 1))
+		return DROP;
+	address = p->key.destination;
+	if (own_port && rewrite4(skb, p, &address, own_port, 0))
 		return DROP;
 	if (index == skb->ifindex || skb->ifindex == config.loopback)
 		return PASS;
@@ -1070,34 +1274,50 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 	if (p->invalid && sender != SENDER_NODE && !is_node4(&p->key.destination))
 		return counted(DROP, COUNT_INVALID);
 	c = find4(p);
-	if (!c && p->inner) {
-		/* An error of no connection that is known here: a packet like any other. */
-		p->inner = 0;
-		memset(&p->key, 0, sizeof(p->key));
-		p->key.source = p->outer_source;
-		p->key.destination = p->outer_destination;
-		p->key.protocol = p->protocol;
+	if (!c && p->inner)
+		forget_inner4(p);
+	/* Who asks anew is decided anew when the program changed or the last connection ended. */
+	if (c && p->first && (c->generation != config.generation || c->closing))
+		c = 0;
+	if (c && !(c->flags & CONN_ARRIVES)) {
+		/* What another of our hooks has translated already, or a direct connection beside one by a service. */
+		if (p->inner || (sender != SENDER_NODE && c->device != skb->ifindex))
+			return CONTINUE;
+		c = 0;
 	}
 	if (!c) {
 		verdict = serve4(skb, p, sender);
 		if (verdict == REJECT)
 			return reject4(skb, p, sender);
-		if (verdict == SERVED)
-			c = find4(p);
-		else if (verdict != CONTINUE)
+		if (verdict == CONTINUE) {
+			verdict = refusal4(&p->key.destination);
+			if (verdict == ACTION_REJECT)
+				return reject4(skb, p, sender);
+			if (verdict >= 0)
+				return counted(DROP, COUNT_NO_SERVICE);
+			verdict = CONTINUE;
+		}
+		if (verdict == CONTINUE)
+			verdict = direct4(skb, p, sender == SENDER_NODE);
+		else if (verdict == SERVED)
+			verdict = CONTINUE;
+		if (verdict != CONTINUE)
 			return verdict;
-	}
-	if (c) {
-		if (!(c->flags & CONN_SET_DESTINATION))
+		c = entry4(&p->key);
+		if (!c)
 			return CONTINUE;
-		address = c->address;
-		return rewrite4(skb, p, &address, c->port, 0) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
 	}
-	verdict = refusal4(&p->key.destination);
-	if (verdict == ACTION_REJECT)
-		return reject4(skb, p, sender);
-	if (verdict >= 0)
-		return counted(DROP, COUNT_NO_SERVICE);
+	__be16 port = c->port, client_port = c->arrive_port;
+	__u8 flags = c->flags;
+
+	p->answers_node = (flags & (CONN_REPLY | CONN_NODE)) == (CONN_REPLY | CONN_NODE);
+	address = c->address;
+	p->moved = flags & CONN_SET_DESTINATION && !same4(&address, &p->outer_destination);
+	if (flags & CONN_SET_DESTINATION && rewrite4(skb, p, &address, port, 0))
+		return counted(DROP, COUNT_NO_WAY);
+	address = p->key.source;
+	if (client_port && rewrite4(skb, p, &address, client_port, 1))
+		return counted(DROP, COUNT_NO_WAY);
 	return CONTINUE;
 }
 
@@ -1107,14 +1327,23 @@ __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 	struct address4 address;
 	struct conn4 *c = find4(p);
 
-	if (!c || !p)
+	if (!c || !p || !(c->flags & CONN_DEPARTS))
 		return CONTINUE;
 	if ((c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE)) == CONN_MASQUERADE && masquerade4(skb, p, c))
 		return counted(DROP, COUNT_NO_ROOM);
-	if (!(c->flags & CONN_SET_SOURCE))
-		return CONTINUE;
+
+	__be16 port = c->port, client_port = c->depart_port;
+	__u8 flags = c->flags;
+
 	address = c->address;
-	return rewrite4(skb, p, &address, c->port, 1) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
+	if (flags & CONN_SET_SOURCE && rewrite4(skb, p, &address, port, 1))
+		return counted(DROP, COUNT_NO_WAY);
+	address = p->key.destination;
+	if (client_port && rewrite4(skb, p, &address, client_port, 0))
+		return counted(DROP, COUNT_NO_WAY);
+	if (p->last && flags & CONN_SET_SOURCE && !p->inner)
+		close4(&p->key);
+	return CONTINUE;
 }
 
 
@@ -1127,7 +1356,7 @@ static __noinline int ingress4(struct __sk_buff *skb, int sender)
 	if (parse4(skb, &p))
 		return counted(DROP, COUNT_MALFORMED);
 	verdict = arrive4(skb, &p, sender);
-	if (verdict == CONTINUE)
+	if (verdict == CONTINUE && p.answers_node)
 		verdict = answer_node4(skb, &p);
 	return verdict;
 }
@@ -1137,18 +1366,23 @@ static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 {
 	struct packet4 p = {};
 	int verdict = CONTINUE;
+	int again = skb->tc_index == INDEX_AGAIN && !skb->ingress_ifindex;
+
+	if (again)
+		skb->tc_index = 0;
 
 	if (parse4(skb, &p))
 		return counted(DROP, COUNT_MALFORMED);
-	if (!skb->ingress_ifindex) {
-		struct address4 before = p.outer_destination;
-
+	if (p.inner && !entry4(&p.key))
+		forget_inner4(&p);
+	if (!skb->ingress_ifindex && !again) {
 		verdict = arrive4(skb, &p, SENDER_NODE);
 		if (verdict != CONTINUE)
 			return verdict;
-		if (!same4(&before, &p.outer_destination))
+		if (p.moved)
 			return reroute4(skb, &p);
-		verdict = answer_node4(skb, &p);
+		if (p.answers_node)
+			verdict = answer_node4(skb, &p);
 		if (verdict != CONTINUE)
 			return verdict;
 	}
@@ -1174,12 +1408,15 @@ struct conn_key6 {
 };
 
 struct conn6 {
-	struct address6 address; /* the new source or destination */
+	struct address6 address; /* the new destination of what arrives, or the new source of what departs */
 	__be16 port;
-	__u8 flags, pad;
+	__be16 arrive_port; /* the new source port of what arrives; 0: it stays */
+	__be16 depart_port; /* the new destination port of what departs; 0: it stays */
+	__u8 flags;
+	__u8 closing;       /* one side has ended it */
 	__u32 generation; /* that made it */
 	__u32 seen;       /* seconds since boot */
-	__u32 device;     /* by which the node's own packet was about to leave */
+	__u32 device;     /* by which the first packet came in, or the node's own was about to leave */
 	__u32 ingress_judged, egress_judged; /* generation whose policy let it pass */
 };
 
@@ -1245,7 +1482,16 @@ struct {
 	__type(value, struct endpoint6);
 } endpoints6 SEC(".maps");
 
-/* Shared: what a socket was told to use instead of the service, so that it is told the service's address. */
+/* Every endpoint of every service: connections that clients open to one directly are told from those by a service. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct frontend_key6);
+	__type(value, __u32);
+} targets6 SEC(".maps");
+
+/* Shared: what a socket was told to use instead of the service, so that it is told the service's address.
+   Port 0: it talks to that endpoint directly. */
 struct socket_key6 {
 	__u64 cookie;
 	struct address6 address;
@@ -1279,6 +1525,9 @@ struct packet6 {
 	__u16 inner_header; /* ... and of the transport header in that */
 	__u8 protocol;    /* of the packet itself */
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
+	__u8 last;        /* ends one, or one side of it: TCP FIN and RST, SCTP ABORT and SHUTDOWN COMPLETE */
+	__u8 moved;       /* got another destination */
+	__u8 answers_node; /* belongs to an answer to a connection of the node's own */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
@@ -1406,6 +1655,7 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		p->last = (flags & 0x05) != 0;
 		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
 		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
 		flags = (flags & 0x07) | (flags & 0x30) >> 1;
@@ -1417,6 +1667,7 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 		if (bpf_skb_load_bytes(skb, offset + 12, &chunk, 1))
 			return -1;
 		p->first = chunk == 1; /* INIT */
+		p->last = chunk == 6 || chunk == 14;
 	} else if (protocol == IPPROTO_ICMPV6) {
 		struct address6 sender;
 		struct ipv6 in;
@@ -1680,32 +1931,10 @@ static __always_inline int from_cluster6(struct __sk_buff *skb, const struct add
    A packet that arrives gets its new destination, one that departs its new source; between them the kernel routes.
    An entry's key is the packet as the hook sees it. For client C, service S, endpoint E and masquerading address M:
      C > S arrives:  destination E        E > M arrives:  destination C
-     C > E departs:  source M             E > C departs:  source S                                              */
-
-/* The entry that the packet belongs to, or none. */
-static __noinline struct conn6 *find6(const struct packet6 *p)
-{
-	struct conn_key6 key; /* a copy: Linux 6.1 wants keys on the stack */
-	struct conn6 *c;
-	__u32 time;
-
-	if (!p)
-		return 0;
-	key = p->key;
-	c = bpf_map_lookup_elem(&connections6, &key);
-	if (!c)
-		return 0;
-	/* Who asks anew is decided anew when the program changed; and answers do not ask. */
-	if (p->first && (c->generation != config.generation || c->flags & CONN_REPLY))
-		return 0;
-	time = now();
-	if (c->seen != time) {
-		if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_SCTP && time - c->seen > 180)
-			return 0;
-		c->seen = time;
-	}
-	return c;
-}
+     C > E departs:  source M             E > C departs:  source S
+   No two connections may look the same between arrival and departure, or their answers could not be told apart: one
+   client port may be used for two services with the same endpoint, or for a service and its endpoint directly. The
+   second one gets another source port C' where it arrives, and its answers get C back where they depart. */
 
 static __always_inline void reverse6(struct conn_key6 *to, const struct conn_key6 *from)
 {
@@ -1717,16 +1946,132 @@ static __always_inline void reverse6(struct conn_key6 *to, const struct conn_key
 	to->protocol = from->protocol;
 }
 
+/* The entry with this key, as it is. The key is copied: Linux 6.1 wants keys on the stack. */
+static __noinline struct conn6 *entry6(const struct conn_key6 *key)
+{
+	struct conn_key6 copy;
+
+	if (!key)
+		return 0;
+	copy = *key;
+	return bpf_map_lookup_elem(&connections6, &copy);
+}
+
+/* One side has ended the connection: the entry for the other direction learns it too. */
+static __noinline int close6(const struct conn_key6 *key)
+{
+	struct conn_key6 back;
+	struct conn6 *c;
+
+	if (!key)
+		return 0;
+	reverse6(&back, key);
+	c = bpf_map_lookup_elem(&connections6, &back);
+	if (c)
+		c->closing = 1;
+	return 0;
+}
+
+/* The entry that the packet belongs to, or none. */
+static __noinline struct conn6 *find6(const struct packet6 *p)
+{
+	struct conn6 *c;
+	__u32 time;
+
+	if (!p)
+		return 0;
+	c = entry6(&p->key);
+	if (!c)
+		return 0;
+	if (p->first && c->flags & CONN_REPLY) /* answers do not ask */
+		return 0;
+	time = now();
+	if (c->seen != time) {
+		if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_SCTP && time - c->seen > 180)
+			return 0;
+		c->seen = time;
+	}
+	if (p->last && !p->inner) {
+		c->closing = 1;
+		close6(&p->key);
+	}
+	return c;
+}
+
+/* An error about no connection that is known here is a packet like any other. */
+static __always_inline void forget_inner6(struct packet6 *p)
+{
+	p->inner = 0;
+	memset(&p->key, 0, sizeof(p->key));
+	p->key.source = p->outer_source;
+	p->key.destination = p->outer_destination;
+	p->key.protocol = p->protocol;
+}
+
+/* Whether nobody can miss the entry any more. */
+static __always_inline int over6(const struct conn6 *c, __u8 protocol)
+{
+	__u32 idle = now() - c->seen;
+
+	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP)
+		return idle > (c->closing ? CLOSED : FORGOTTEN);
+	return idle > 180;
+}
+
+/* Takes the way from a client's port to an endpoint for a connection whose answers are dealt with as `answer` says;
+   `port` is the client's own. Changes the port of `forward` where that is taken. Returns 0, or -1 if none is free.
+   Both are on the caller's stack, and there is little of it: hence static, and no copies. */
+static __noinline int claim6(struct conn_key6 *forward, struct conn6 *answer, __be16 port)
+{
+	const __u8 sets = CONN_SET_SOURCE | CONN_SET_DESTINATION;
+	__u32 range = config.masquerade_last - config.masquerade_first + 1, start = bpf_get_prandom_u32();
+	struct conn6 *ahead, *there;
+	struct conn_key6 key;
+	__u64 how;
+
+	if (!forward || !answer)
+		return -1;
+	for (int i = 0; i < 32; i++) {
+		if (i)
+			forward->source_port = bpf_htons(config.masquerade_first + (start + i * 7919) % range);
+		answer->depart_port = forward->source_port == port ? 0 : port;
+		ahead = bpf_map_lookup_elem(&connections6, forward);
+		reverse6(&key, forward);
+		how = BPF_NOEXIST;
+		there = bpf_map_lookup_elem(&connections6, &key);
+		if (there) {
+			how = BPF_ANY;
+			/* The same connection again? */
+			if (there->flags & CONN_REPLY && (there->flags & sets) == (answer->flags & sets) &&
+			    same6(&there->address, &answer->address) && there->port == answer->port &&
+			    there->depart_port == answer->depart_port)
+				return bpf_map_update_elem(&connections6, &key, answer, how) ? -1 : 0;
+			if (!over6(there, forward->protocol))
+				continue;
+		}
+		if (ahead && !over6(ahead, forward->protocol)) {
+			if (ahead->flags & CONN_DEPARTS)
+				continue;
+			/* The address of a service that is its own endpoint looks the same on both sides. */
+			if (ahead->flags & CONN_SET_DESTINATION && (!same6(&answer->address, &forward->destination) ||
+								    answer->port != forward->destination_port))
+				continue;
+		}
+		if (!bpf_map_update_elem(&connections6, &key, answer, how))
+			return 0;
+	}
+	return -1;
+}
+
 /* Opens a connection from the packet's sender to the endpoint of a frontend. */
 __noinline int open6(struct __sk_buff *skb, const struct packet6 *p, const struct endpoint6 *endpoint,
 			     __u32 flags)
 {
-	struct conn6 c = {};
-	struct conn_key6 asked, forward, reply;
+	struct conn6 c = {}, *there;
+	struct conn_key6 forward;
 
 	if (!p || !endpoint)
 		return -1;
-	asked = p->key;
 	c.generation = config.generation;
 	c.seen = now();
 	c.device = skb->ifindex;
@@ -1734,21 +2079,89 @@ __noinline int open6(struct __sk_buff *skb, const struct packet6 *p, const struc
 	forward = p->key;
 	forward.destination = endpoint->address;
 	forward.destination_port = endpoint->port;
-	c.flags = flags & (CONN_NODE | CONN_MASQUERADE);
-	if (bpf_map_update_elem(&connections6, &forward, &c, BPF_ANY))
-		return -1;
-
-	reverse6(&reply, &forward);
 	c.address = p->key.destination;
 	c.port = p->key.destination_port;
-	c.flags = (flags & CONN_NODE) | CONN_REPLY | CONN_SET_SOURCE;
-	if (bpf_map_update_elem(&connections6, &reply, &c, BPF_ANY))
+	c.flags = (flags & CONN_NODE) | CONN_REPLY | CONN_SET_SOURCE | CONN_ARRIVES | CONN_DEPARTS;
+	if (claim6(&forward, &c, p->key.source_port))
+		return -1;
+	c.depart_port = 0;
+
+	c.flags = (flags & (CONN_NODE | CONN_MASQUERADE)) | CONN_DEPARTS;
+	if (same6(&forward.destination, &p->key.destination) && forward.destination_port == p->key.destination_port &&
+	    forward.source_port == p->key.source_port) {
+		c.flags |= CONN_ARRIVES;
+		return bpf_map_update_elem(&connections6, &forward, &c, BPF_ANY);
+	}
+	/* A client that also talks to the endpoint directly, by another port since this one was taken. */
+	there = bpf_map_lookup_elem(&connections6, &forward);
+	if (there && there->arrive_port && !(there->flags & CONN_SET_DESTINATION)) {
+		c.arrive_port = there->arrive_port;
+		c.flags |= CONN_ARRIVES;
+	}
+	if (bpf_map_update_elem(&connections6, &forward, &c, BPF_ANY))
 		return -1;
 
 	c.address = endpoint->address;
 	c.port = endpoint->port;
-	c.flags = (flags & CONN_NODE) | CONN_SET_DESTINATION;
-	return bpf_map_update_elem(&connections6, &asked, &c, BPF_ANY);
+	c.arrive_port = forward.source_port == p->key.source_port ? 0 : forward.source_port;
+	c.flags = (flags & CONN_NODE) | CONN_SET_DESTINATION | CONN_ARRIVES;
+	forward = p->key;
+	return bpf_map_update_elem(&connections6, &forward, &c, BPF_ANY);
+}
+
+/* Remembers a connection that goes to an endpoint directly. Its entry may then say another source port. */
+__noinline int direct6(struct __sk_buff *skb, const struct packet6 *p, int node)
+{
+	struct frontend_key6 target = {};
+	struct conn_key6 asked, forward;
+	struct conn6 c = {}, *there;
+
+	if (!p || p->inner || p->fragment == 2)
+		return CONTINUE;
+	asked = p->key;
+	there = bpf_map_lookup_elem(&connections6, &asked);
+	if (there && there->flags & CONN_REPLY)
+		return CONTINUE;
+	target.address = p->key.destination;
+	target.port = p->key.destination_port;
+	target.protocol = p->key.protocol;
+	if (!there && !bpf_map_lookup_elem(&targets6, &target))
+		return CONTINUE;
+	if (!there && p->key.protocol == IPPROTO_TCP && !p->first) {
+		/* From one server to another in the middle of a connection: nobody knows which of them asked. */
+		target.address = p->key.source;
+		target.port = p->key.source_port;
+		if (bpf_map_lookup_elem(&targets6, &target))
+			return CONTINUE;
+	}
+	c.generation = config.generation;
+	c.seen = now();
+	c.device = skb->ifindex;
+	forward = asked;
+	if (there && there->arrive_port && !(there->flags & CONN_SET_DESTINATION))
+		forward.source_port = there->arrive_port;
+	c.flags = (node ? CONN_NODE : 0) | CONN_REPLY | CONN_ARRIVES | CONN_DEPARTS;
+	if (claim6(&forward, &c, p->key.source_port))
+		return counted(DROP, COUNT_NO_ROOM);
+	c.depart_port = 0;
+	c.flags = (node ? CONN_NODE : 0) | CONN_DEPARTS;
+	if (forward.source_port == p->key.source_port)
+		c.flags |= CONN_ARRIVES;
+	if (bpf_map_update_elem(&connections6, &forward, &c, BPF_ANY))
+		return counted(DROP, COUNT_NO_ROOM);
+	if (forward.source_port == p->key.source_port)
+		return CONTINUE;
+	there = bpf_map_lookup_elem(&connections6, &asked);
+	if (there) {
+		there->arrive_port = forward.source_port;
+		there->generation = config.generation;
+		there->closing = 0;
+		there->flags |= CONN_ARRIVES;
+		return CONTINUE;
+	}
+	c.arrive_port = forward.source_port;
+	c.flags = (node ? CONN_NODE : 0) | CONN_ARRIVES;
+	return bpf_map_update_elem(&connections6, &asked, &c, BPF_ANY) ? counted(DROP, COUNT_NO_ROOM) : CONTINUE;
 }
 
 /* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
@@ -1774,7 +2187,7 @@ __noinline int masquerade6(struct __sk_buff *skb, const struct packet6 *p, struc
 	key.destination = address;
 	back.address = p->key.source;
 	back.port = p->key.source_port;
-	back.flags = (c->flags & CONN_NODE) | CONN_REPLY | CONN_SET_DESTINATION;
+	back.flags = (c->flags & CONN_NODE) | CONN_REPLY | CONN_SET_DESTINATION | CONN_ARRIVES;
 	back.generation = config.generation;
 	back.seen = now();
 	start = bpf_get_prandom_u32();
@@ -1784,7 +2197,7 @@ __noinline int masquerade6(struct __sk_buff *skb, const struct packet6 *p, struc
 		key.destination_port = bpf_htons(config.masquerade_first + (start + i * 7919) % range);
 		if (bpf_map_update_elem(&connections6, &key, &back, BPF_NOEXIST)) {
 			taken = bpf_map_lookup_elem(&connections6, &key);
-			if (!taken || back.seen - taken->seen < 180 ||
+			if (!taken || !over6(taken, key.protocol) ||
 			    bpf_map_update_elem(&connections6, &key, &back, BPF_ANY))
 				continue;
 		}
@@ -1877,6 +2290,7 @@ __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
 		next.nh_family = fib.family;
 		memcpy(next.nh, fib.dst, sizeof(next.nh));
+		skb->tc_index = INDEX_AGAIN;
 		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
 	}
 	if (result != 4 /* BPF_FIB_LKUP_RET_NOT_FWDED: the node's own address */ ||
@@ -1885,19 +2299,29 @@ __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 	return bpf_redirect(config.loopback, BPF_F_INGRESS);
 }
 
-/* An answer to the node's own connection: tell it the service's address, on the device where it asked. */
+/* An answer to the node's own connection: tell it the service's address and its own port, on the device where it
+   asked. */
 __noinline int answer_node6(struct __sk_buff *skb, struct packet6 *p)
 {
 	struct conn6 *c = find6(p);
 	struct device *device;
 	struct address6 address;
+	__be16 port, own_port;
 	__u32 index;
 
-	if (!c || (c->flags & (CONN_REPLY | CONN_NODE | CONN_SET_SOURCE)) != (CONN_REPLY | CONN_NODE | CONN_SET_SOURCE))
+	if (!c || !p || (c->flags & (CONN_REPLY | CONN_NODE)) != (CONN_REPLY | CONN_NODE))
 		return CONTINUE;
-	index = c->device;
+	index = skb->ifindex;
+	asm volatile("" : "+r"(index)); /* or clang makes one load of two pointers, which the verifier does not like */
+	if (c->flags & CONN_SET_SOURCE)
+		index = c->device;
 	address = c->address;
-	if (rewrite6(skb, p, &address, c->port, 1))
+	port = c->port;
+	own_port = c->depart_port;
+	if (c->flags & CONN_SET_SOURCE && rewrite6(skb, p, &address, port, 1))
+		return DROP;
+	address = p->key.destination;
+	if (own_port && rewrite6(skb, p, &address, own_port, 0))
 		return DROP;
 	if (index == skb->ifindex || skb->ifindex == config.loopback)
 		return PASS;
@@ -1962,34 +2386,50 @@ __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 	if (p->invalid && sender != SENDER_NODE && !is_node6(&p->key.destination))
 		return counted(DROP, COUNT_INVALID);
 	c = find6(p);
-	if (!c && p->inner) {
-		/* An error of no connection that is known here: a packet like any other. */
-		p->inner = 0;
-		memset(&p->key, 0, sizeof(p->key));
-		p->key.source = p->outer_source;
-		p->key.destination = p->outer_destination;
-		p->key.protocol = p->protocol;
+	if (!c && p->inner)
+		forget_inner6(p);
+	/* Who asks anew is decided anew when the program changed or the last connection ended. */
+	if (c && p->first && (c->generation != config.generation || c->closing))
+		c = 0;
+	if (c && !(c->flags & CONN_ARRIVES)) {
+		/* What another of our hooks has translated already, or a direct connection beside one by a service. */
+		if (p->inner || (sender != SENDER_NODE && c->device != skb->ifindex))
+			return CONTINUE;
+		c = 0;
 	}
 	if (!c) {
 		verdict = serve6(skb, p, sender);
 		if (verdict == REJECT)
 			return reject6(skb, p, sender);
-		if (verdict == SERVED)
-			c = find6(p);
-		else if (verdict != CONTINUE)
+		if (verdict == CONTINUE) {
+			verdict = refusal6(&p->key.destination);
+			if (verdict == ACTION_REJECT)
+				return reject6(skb, p, sender);
+			if (verdict >= 0)
+				return counted(DROP, COUNT_NO_SERVICE);
+			verdict = CONTINUE;
+		}
+		if (verdict == CONTINUE)
+			verdict = direct6(skb, p, sender == SENDER_NODE);
+		else if (verdict == SERVED)
+			verdict = CONTINUE;
+		if (verdict != CONTINUE)
 			return verdict;
-	}
-	if (c) {
-		if (!(c->flags & CONN_SET_DESTINATION))
+		c = entry6(&p->key);
+		if (!c)
 			return CONTINUE;
-		address = c->address;
-		return rewrite6(skb, p, &address, c->port, 0) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
 	}
-	verdict = refusal6(&p->key.destination);
-	if (verdict == ACTION_REJECT)
-		return reject6(skb, p, sender);
-	if (verdict >= 0)
-		return counted(DROP, COUNT_NO_SERVICE);
+	__be16 port = c->port, client_port = c->arrive_port;
+	__u8 flags = c->flags;
+
+	p->answers_node = (flags & (CONN_REPLY | CONN_NODE)) == (CONN_REPLY | CONN_NODE);
+	address = c->address;
+	p->moved = flags & CONN_SET_DESTINATION && !same6(&address, &p->outer_destination);
+	if (flags & CONN_SET_DESTINATION && rewrite6(skb, p, &address, port, 0))
+		return counted(DROP, COUNT_NO_WAY);
+	address = p->key.source;
+	if (client_port && rewrite6(skb, p, &address, client_port, 1))
+		return counted(DROP, COUNT_NO_WAY);
 	return CONTINUE;
 }
 
@@ -1999,14 +2439,23 @@ __noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
 	struct address6 address;
 	struct conn6 *c = find6(p);
 
-	if (!c || !p)
+	if (!c || !p || !(c->flags & CONN_DEPARTS))
 		return CONTINUE;
 	if ((c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE)) == CONN_MASQUERADE && masquerade6(skb, p, c))
 		return counted(DROP, COUNT_NO_ROOM);
-	if (!(c->flags & CONN_SET_SOURCE))
-		return CONTINUE;
+
+	__be16 port = c->port, client_port = c->depart_port;
+	__u8 flags = c->flags;
+
 	address = c->address;
-	return rewrite6(skb, p, &address, c->port, 1) ? counted(DROP, COUNT_NO_WAY) : CONTINUE;
+	if (flags & CONN_SET_SOURCE && rewrite6(skb, p, &address, port, 1))
+		return counted(DROP, COUNT_NO_WAY);
+	address = p->key.destination;
+	if (client_port && rewrite6(skb, p, &address, client_port, 0))
+		return counted(DROP, COUNT_NO_WAY);
+	if (p->last && flags & CONN_SET_SOURCE && !p->inner)
+		close6(&p->key);
+	return CONTINUE;
 }
 
 
@@ -2019,7 +2468,7 @@ static __noinline int ingress6(struct __sk_buff *skb, int sender)
 	if (parse6(skb, &p))
 		return counted(DROP, COUNT_MALFORMED);
 	verdict = arrive6(skb, &p, sender);
-	if (verdict == CONTINUE)
+	if (verdict == CONTINUE && p.answers_node)
 		verdict = answer_node6(skb, &p);
 	return verdict;
 }
@@ -2029,18 +2478,23 @@ static __noinline int egress6(struct __sk_buff *skb, int to_pod)
 {
 	struct packet6 p = {};
 	int verdict = CONTINUE;
+	int again = skb->tc_index == INDEX_AGAIN && !skb->ingress_ifindex;
+
+	if (again)
+		skb->tc_index = 0;
 
 	if (parse6(skb, &p))
 		return counted(DROP, COUNT_MALFORMED);
-	if (!skb->ingress_ifindex) {
-		struct address6 before = p.outer_destination;
-
+	if (p.inner && !entry6(&p.key))
+		forget_inner6(&p);
+	if (!skb->ingress_ifindex && !again) {
 		verdict = arrive6(skb, &p, SENDER_NODE);
 		if (verdict != CONTINUE)
 			return verdict;
-		if (!same6(&before, &p.outer_destination))
+		if (p.moved)
 			return reroute6(skb, &p);
-		verdict = answer_node6(skb, &p);
+		if (p.answers_node)
+			verdict = answer_node6(skb, &p);
 		if (verdict != CONTINUE)
 			return verdict;
 	}
@@ -2152,6 +2606,9 @@ static __noinline int socket_connect4(struct bpf_sock_addr *ctx, int sending)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
+	/* So are those of a socket with a port of its own: it may have another connection to the endpoint that is chosen. */
+	if (!sending && ctx->sk && ctx->sk->src_port)
+		return 1;
 	{
 		struct address4 nobody = {};
 
@@ -2182,7 +2639,7 @@ static __noinline int socket_peer4(struct bpf_sock_addr *ctx)
 	read_address4(ctx, &key.address);
 	key.port = ctx->user_port;
 	service = bpf_map_lookup_elem(&sockets4, &key);
-	if (service)
+	if (service && service->port)
 		write_address4(ctx, service);
 	return 1;
 }
@@ -2259,6 +2716,9 @@ static __noinline int socket_connectmapped6(struct bpf_sock_addr *ctx, int sendi
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
+	/* So are those of a socket with a port of its own: it may have another connection to the endpoint that is chosen. */
+	if (!sending && ctx->sk && ctx->sk->src_port)
+		return 1;
 	{
 		struct address4 nobody = {};
 
@@ -2289,7 +2749,7 @@ static __noinline int socket_peermapped6(struct bpf_sock_addr *ctx)
 	read_addressmapped6(ctx, &key.address);
 	key.port = ctx->user_port;
 	service = bpf_map_lookup_elem(&sockets4, &key);
-	if (service)
+	if (service && service->port)
 		write_addressmapped6(ctx, service);
 	return 1;
 }
@@ -2345,6 +2805,9 @@ static __noinline int socket_connect6(struct bpf_sock_addr *ctx, int sending)
 	/* Where the client's address matters, or nothing may answer, the packets are dealt with instead. */
 	if (route->action != ACTION_BALANCE)
 		return 1;
+	/* So are those of a socket with a port of its own: it may have another connection to the endpoint that is chosen. */
+	if (!sending && ctx->sk && ctx->sk->src_port)
+		return 1;
 	{
 		struct address6 nobody = {};
 
@@ -2375,7 +2838,7 @@ static __noinline int socket_peer6(struct bpf_sock_addr *ctx)
 	read_address6(ctx, &key.address);
 	key.port = ctx->user_port;
 	service = bpf_map_lookup_elem(&sockets6, &key);
-	if (service)
+	if (service && service->port)
 		write_address6(ctx, service);
 	return 1;
 }

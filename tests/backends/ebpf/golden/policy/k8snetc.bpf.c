@@ -62,7 +62,14 @@ struct __sk_buff {
 
 /* The address that a socket is about to use (struct bpf_sock_addr of linux/bpf.h, its first part). */
 struct bpf_sock_addr {
-	__u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol;
+	__u32 user_family, user_ip4, user_ip6[4], user_port, family, type, protocol, msg_src_ip4, msg_src_ip6[4];
+	struct bpf_sock *sk __attribute__((aligned(8)));
+};
+
+/* A socket (struct bpf_sock of linux/bpf.h, its first part). */
+struct bpf_sock {
+	__u32 bound_dev_if, family, type, protocol, mark, priority, src_ip4, src_ip6[4];
+	__u32 src_port; /* 0: not chosen yet */
 };
 
 /* A look-up of a socket by addresses and ports (struct bpf_sock_tuple of linux/bpf.h). */
@@ -157,9 +164,14 @@ struct {
 
 /* A short way between two programs: this packet was made here, do not judge it. Never leaves the node. */
 enum { MARK_OWN = 0x6b386e63 };
+/* The same, as `tc_index`: this packet of the node's own was translated and routed again. */
+enum { INDEX_AGAIN = 0x6b38 };
 
 enum { SENDER_POD, SENDER_OUTSIDE, SENDER_NODE };
 
+
+enum { CLOSED = 60, FORGOTTEN = 5 * 24 * 3600 }; /* seconds without a packet until a port may be taken over */
+enum { CLIENT_PORTS = 32768 }; /* systems choose the ports of clients from here on (ip_local_port_range) */
 
 /* flags of a connection's entry */
 enum {
@@ -168,6 +180,8 @@ enum {
 	CONN_SET_SOURCE = 4,       /* a packet that departs gets this source */
 	CONN_MASQUERADE = 8,       /* ... which is still to be chosen, where it departs */
 	CONN_NODE = 16,            /* the node itself opened it */
+	CONN_ARRIVES = 32,         /* a connection's packets look like the key when they arrive */
+	CONN_DEPARTS = 64,         /* a connection's packets look like the key between arrival and departure */
 };
 
 /* --- counters: what became of connections and of packets that did not pass. For people; nothing is decided by them.
@@ -312,12 +326,15 @@ struct conn_key4 {
 };
 
 struct conn4 {
-	struct address4 address; /* the new source or destination */
+	struct address4 address; /* the new destination of what arrives, or the new source of what departs */
 	__be16 port;
-	__u8 flags, pad;
+	__be16 arrive_port; /* the new source port of what arrives; 0: it stays */
+	__be16 depart_port; /* the new destination port of what departs; 0: it stays */
+	__u8 flags;
+	__u8 closing;       /* one side has ended it */
 	__u32 generation; /* that made it */
 	__u32 seen;       /* seconds since boot */
-	__u32 device;     /* by which the node's own packet was about to leave */
+	__u32 device;     /* by which the first packet came in, or the node's own was about to leave */
 	__u32 ingress_judged, egress_judged; /* generation whose policy let it pass */
 };
 
@@ -398,6 +415,9 @@ struct packet4 {
 	__u16 inner_header; /* ... and of the transport header in that */
 	__u8 protocol;    /* of the packet itself */
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
+	__u8 last;        /* ends one, or one side of it: TCP FIN and RST, SCTP ABORT and SHUTDOWN COMPLETE */
+	__u8 moved;       /* got another destination */
+	__u8 answers_node; /* belongs to an answer to a connection of the node's own */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
@@ -480,6 +500,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		p->last = (flags & 0x05) != 0;
 		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
 		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
 		flags = (flags & 0x07) | (flags & 0x30) >> 1;
@@ -491,6 +512,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 12, &chunk, 1))
 			return -1;
 		p->first = chunk == 1; /* INIT */
+		p->last = chunk == 6 || chunk == 14;
 	} else if (protocol == IPPROTO_ICMP) {
 		struct address4 sender;
 		struct ipv4 in;
@@ -554,32 +576,10 @@ static __always_inline int is_node4(const struct address4 *address)
    A packet that arrives gets its new destination, one that departs its new source; between them the kernel routes.
    An entry's key is the packet as the hook sees it. For client C, service S, endpoint E and masquerading address M:
      C > S arrives:  destination E        E > M arrives:  destination C
-     C > E departs:  source M             E > C departs:  source S                                              */
-
-/* The entry that the packet belongs to, or none. */
-static __noinline struct conn4 *find4(const struct packet4 *p)
-{
-	struct conn_key4 key; /* a copy: Linux 6.1 wants keys on the stack */
-	struct conn4 *c;
-	__u32 time;
-
-	if (!p)
-		return 0;
-	key = p->key;
-	c = bpf_map_lookup_elem(&connections4, &key);
-	if (!c)
-		return 0;
-	/* Who asks anew is decided anew when the program changed; and answers do not ask. */
-	if (p->first && (c->generation != config.generation || c->flags & CONN_REPLY))
-		return 0;
-	time = now();
-	if (c->seen != time) {
-		if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_SCTP && time - c->seen > 180)
-			return 0;
-		c->seen = time;
-	}
-	return c;
-}
+     C > E departs:  source M             E > C departs:  source S
+   No two connections may look the same between arrival and departure, or their answers could not be told apart: one
+   client port may be used for two services with the same endpoint, or for a service and its endpoint directly. The
+   second one gets another source port C' where it arrives, and its answers get C back where they depart. */
 
 static __always_inline void reverse4(struct conn_key4 *to, const struct conn_key4 *from)
 {
@@ -589,6 +589,68 @@ static __always_inline void reverse4(struct conn_key4 *to, const struct conn_key
 	to->source_port = from->destination_port;
 	to->destination_port = from->source_port;
 	to->protocol = from->protocol;
+}
+
+/* The entry with this key, as it is. The key is copied: Linux 6.1 wants keys on the stack. */
+static __noinline struct conn4 *entry4(const struct conn_key4 *key)
+{
+	struct conn_key4 copy;
+
+	if (!key)
+		return 0;
+	copy = *key;
+	return bpf_map_lookup_elem(&connections4, &copy);
+}
+
+/* One side has ended the connection: the entry for the other direction learns it too. */
+static __noinline int close4(const struct conn_key4 *key)
+{
+	struct conn_key4 back;
+	struct conn4 *c;
+
+	if (!key)
+		return 0;
+	reverse4(&back, key);
+	c = bpf_map_lookup_elem(&connections4, &back);
+	if (c)
+		c->closing = 1;
+	return 0;
+}
+
+/* The entry that the packet belongs to, or none. */
+static __noinline struct conn4 *find4(const struct packet4 *p)
+{
+	struct conn4 *c;
+	__u32 time;
+
+	if (!p)
+		return 0;
+	c = entry4(&p->key);
+	if (!c)
+		return 0;
+	if (p->first && c->flags & CONN_REPLY) /* answers do not ask */
+		return 0;
+	time = now();
+	if (c->seen != time) {
+		if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_SCTP && time - c->seen > 180)
+			return 0;
+		c->seen = time;
+	}
+	if (p->last && !p->inner) {
+		c->closing = 1;
+		close4(&p->key);
+	}
+	return c;
+}
+
+/* An error about no connection that is known here is a packet like any other. */
+static __always_inline void forget_inner4(struct packet4 *p)
+{
+	p->inner = 0;
+	memset(&p->key, 0, sizeof(p->key));
+	p->key.source = p->outer_source;
+	p->key.destination = p->outer_destination;
+	p->key.protocol = p->protocol;
 }
 
 /* --- policy, IPv4: may this connection be? Four look-ups, however many policies there are ------------------- */
@@ -637,8 +699,36 @@ __noinline int record4(const struct packet4 *p, __u32 profile, int leaving, int 
 	return bpf_ringbuf_output(&denials, &denial, sizeof(denial), 0);
 }
 
+/* Forgets a connection that never was, by its packets between arrival and departure. */
+static __noinline int undo4(const struct conn_key4 *forward)
+{
+	struct conn_key4 copy, reply;
+
+	if (!forward)
+		return 0;
+	copy = *forward;
+	reverse4(&reply, &copy);
+	bpf_map_delete_elem(&connections4, &reply);
+	bpf_map_delete_elem(&connections4, &copy);
+	return 0;
+}
+
+/* Which side opened a connection that nobody remembers: 1 the sender of this packet, -1 its receiver, 0 nobody knows.
+   Connections that are older than the first policy are such. Not for packets that ask: their sender does. */
+static __noinline int opened_by4(const struct packet4 *p)
+{
+	int from, to;
+
+	if (!p)
+		return 0;
+	from = bpf_ntohs(p->key.source_port) >= CLIENT_PORTS;
+	to = bpf_ntohs(p->key.destination_port) >= CLIENT_PORTS;
+	return from - to;
+}
+
 /* Judges a packet that leaves a pod, with its translated destination, or reaches one, with its sender's source.
-   What a connection's first packet may, all may, in both directions, until another program is in force. */
+   What a connection's first packet may, all may, in both directions, until another program is in force: that one judges
+   it again, and what it denies stays known, so that no packet of either side can pass for the first of another one. */
 __noinline int admit4(const struct packet4 *p, int leaving)
 {
 	const struct address4 *peer;
@@ -646,8 +736,8 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 	struct profile4 *profile;
 	struct conn_key4 key, back;
 	struct conn4 *c, fresh = {};
-	__u32 rules, judged;
-	int reply, egress, stray;
+	int reply, egress, opener = 1;
+	__u32 rules, other, denied = 0;
 
 	if (!p)
 		return DROP;
@@ -659,44 +749,52 @@ __noinline int admit4(const struct packet4 *p, int leaving)
 	   have one address twice. */
 	if (same4(&p->key.source, &p->key.destination))
 		return c && c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE) ? CONTINUE : DROP;
-	/* An error about no connection that is known is a packet like any other, with its own ends and no port. */
-	stray = p->inner && !c;
-	if (leaving) {
-		pod = stray ? p->outer_source : key.source;
-		peer = stray ? &p->outer_destination : &p->key.destination;
-	} else {
-		pod = stray ? p->outer_destination : key.destination;
-		peer = stray ? &p->outer_source : &p->key.source;
-	}
+	pod = leaving ? key.source : key.destination;
+	peer = leaving ? &p->key.destination : &p->key.source;
 	profile = bpf_map_lookup_elem(&pods4, &pod);
 	if (!profile)
 		return CONTINUE;
-	reply = c && c->flags & CONN_REPLY;
+	if (!c && p->key.protocol == IPPROTO_TCP && !p->first && p->fragment != 2)
+		opener = opened_by4(p);
+	reply = c ? c->flags & CONN_REPLY : opener < 0;
 	egress = leaving != reply;
 	rules = egress ? profile->egress : profile->ingress;
-	if (!rules)
-		goto remember;
-	if (c && (egress ? c->egress_judged : c->ingress_judged) == config.generation)
+	other = egress ? profile->ingress : profile->egress;
+	if (c && rules && (egress ? c->egress_judged : c->ingress_judged) == config.generation)
 		return CONTINUE;
-	if ((reply && c->flags & CONN_NODE) || (egress && is_node4(peer)))
+	if ((c && reply && c->flags & CONN_NODE) || (leaving && is_node4(peer)))
 		return CONTINUE;
-	if (!allows4(rules, peer, stray ? p->protocol : p->key.protocol,
-		       stray ? 0 : reply ? p->key.source_port : p->key.destination_port)) {
-		reverse4(&back, &p->key);
-		bpf_map_delete_elem(&connections4, &back);
-		bpf_map_delete_elem(&connections4, &key);
-		count_policy(rules, 1);
-		record4(p, rules, leaving, egress);
+	/* Where nobody knows who opened it, each of the two must be allowed to. */
+	if (rules && !allows4(rules, peer, p->key.protocol, reply ? p->key.source_port : p->key.destination_port))
+		denied = rules;
+	else if (!opener && other && !allows4(other, peer, p->key.protocol, p->key.source_port))
+		denied = other;
+	if (denied) {
+		if (c && c->generation == config.generation && !(egress ? c->egress_judged : c->ingress_judged)) {
+			reverse4(&back, &key);
+			undo4(reply ? &back : &key);
+		}
+		count_policy(denied, 1);
+		record4(p, denied, leaving, denied == rules ? egress : !egress);
 		return DROP;
 	}
-	count_policy(rules, 0);
-remember:
-	judged = config.generation;
+	if (rules)
+		count_policy(rules, 0);
+	if (c && !rules)
+		return CONTINUE;
+	reverse4(&back, &key);
 	if (c) {
+		/* For the packets of both sides. */
+		struct conn4 *other_way = bpf_map_lookup_elem(&connections4, &back);
+
 		if (egress)
-			c->egress_judged = judged;
+			c->egress_judged = config.generation;
 		else
-			c->ingress_judged = judged;
+			c->ingress_judged = config.generation;
+		if (other_way && egress)
+			other_way->egress_judged = config.generation;
+		else if (other_way)
+			other_way->ingress_judged = config.generation;
 		return CONTINUE;
 	}
 	if (p->fragment == 2 || p->inner)
@@ -704,14 +802,14 @@ remember:
 	fresh.generation = config.generation;
 	fresh.seen = now();
 	if (egress)
-		fresh.egress_judged = judged;
+		fresh.egress_judged = config.generation;
 	else
-		fresh.ingress_judged = judged;
+		fresh.ingress_judged = config.generation;
+	fresh.flags = CONN_ARRIVES | CONN_DEPARTS | (reply ? CONN_REPLY : 0);
 	if (bpf_map_update_elem(&connections4, &key, &fresh, BPF_ANY))
-		return DROP;
-	reverse4(&back, &p->key);
-	fresh.flags = CONN_REPLY;
-	return bpf_map_update_elem(&connections4, &back, &fresh, BPF_ANY) ? DROP : CONTINUE;
+		return counted(DROP, COUNT_NO_ROOM);
+	fresh.flags ^= CONN_REPLY;
+	return bpf_map_update_elem(&connections4, &back, &fresh, BPF_ANY) ? counted(DROP, COUNT_NO_ROOM) : CONTINUE;
 }
 
 /* --- forward, IPv4: a packet's way through the node ------------------------------------------------------ */
@@ -726,14 +824,11 @@ static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int send
 	if (p->invalid && sender != SENDER_NODE && !is_node4(&p->key.destination))
 		return counted(DROP, COUNT_INVALID);
 	c = find4(p);
-	if (!c && p->inner) {
-		/* An error of no connection that is known here: a packet like any other. */
-		p->inner = 0;
-		memset(&p->key, 0, sizeof(p->key));
-		p->key.source = p->outer_source;
-		p->key.destination = p->outer_destination;
-		p->key.protocol = p->protocol;
-	}
+	if (!c && p->inner)
+		forget_inner4(p);
+	/* Who asks anew is decided anew when the program changed or the last connection ended. */
+	if (c && p->first && (c->generation != config.generation || c->closing))
+		c = 0;
 	return CONTINUE;
 }
 
@@ -760,6 +855,8 @@ static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 
 	if (parse4(skb, &p))
 		return counted(DROP, COUNT_MALFORMED);
+	if (p.inner && !entry4(&p.key))
+		forget_inner4(&p);
 	if (to_pod && skb->ingress_ifindex)
 		verdict = admit4(&p, 0);
 	if (verdict != CONTINUE)
@@ -786,12 +883,15 @@ struct conn_key6 {
 };
 
 struct conn6 {
-	struct address6 address; /* the new source or destination */
+	struct address6 address; /* the new destination of what arrives, or the new source of what departs */
 	__be16 port;
-	__u8 flags, pad;
+	__be16 arrive_port; /* the new source port of what arrives; 0: it stays */
+	__be16 depart_port; /* the new destination port of what departs; 0: it stays */
+	__u8 flags;
+	__u8 closing;       /* one side has ended it */
 	__u32 generation; /* that made it */
 	__u32 seen;       /* seconds since boot */
-	__u32 device;     /* by which the node's own packet was about to leave */
+	__u32 device;     /* by which the first packet came in, or the node's own was about to leave */
 	__u32 ingress_judged, egress_judged; /* generation whose policy let it pass */
 };
 
@@ -872,6 +972,9 @@ struct packet6 {
 	__u16 inner_header; /* ... and of the transport header in that */
 	__u8 protocol;    /* of the packet itself */
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
+	__u8 last;        /* ends one, or one side of it: TCP FIN and RST, SCTP ABORT and SHUTDOWN COMPLETE */
+	__u8 moved;       /* got another destination */
+	__u8 answers_node; /* belongs to an answer to a connection of the node's own */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
 	__u8 echo;        /* ICMP echo: its identifier stands for the ports */
 	__u8 invalid;     /* TCP: flags that never stand together */
@@ -999,6 +1102,7 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
+		p->last = (flags & 0x05) != 0;
 		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
 		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
 		flags = (flags & 0x07) | (flags & 0x30) >> 1;
@@ -1010,6 +1114,7 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 		if (bpf_skb_load_bytes(skb, offset + 12, &chunk, 1))
 			return -1;
 		p->first = chunk == 1; /* INIT */
+		p->last = chunk == 6 || chunk == 14;
 	} else if (protocol == IPPROTO_ICMPV6) {
 		struct address6 sender;
 		struct ipv6 in;
@@ -1078,32 +1183,10 @@ static __always_inline int is_node6(const struct address6 *address)
    A packet that arrives gets its new destination, one that departs its new source; between them the kernel routes.
    An entry's key is the packet as the hook sees it. For client C, service S, endpoint E and masquerading address M:
      C > S arrives:  destination E        E > M arrives:  destination C
-     C > E departs:  source M             E > C departs:  source S                                              */
-
-/* The entry that the packet belongs to, or none. */
-static __noinline struct conn6 *find6(const struct packet6 *p)
-{
-	struct conn_key6 key; /* a copy: Linux 6.1 wants keys on the stack */
-	struct conn6 *c;
-	__u32 time;
-
-	if (!p)
-		return 0;
-	key = p->key;
-	c = bpf_map_lookup_elem(&connections6, &key);
-	if (!c)
-		return 0;
-	/* Who asks anew is decided anew when the program changed; and answers do not ask. */
-	if (p->first && (c->generation != config.generation || c->flags & CONN_REPLY))
-		return 0;
-	time = now();
-	if (c->seen != time) {
-		if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_SCTP && time - c->seen > 180)
-			return 0;
-		c->seen = time;
-	}
-	return c;
-}
+     C > E departs:  source M             E > C departs:  source S
+   No two connections may look the same between arrival and departure, or their answers could not be told apart: one
+   client port may be used for two services with the same endpoint, or for a service and its endpoint directly. The
+   second one gets another source port C' where it arrives, and its answers get C back where they depart. */
 
 static __always_inline void reverse6(struct conn_key6 *to, const struct conn_key6 *from)
 {
@@ -1113,6 +1196,68 @@ static __always_inline void reverse6(struct conn_key6 *to, const struct conn_key
 	to->source_port = from->destination_port;
 	to->destination_port = from->source_port;
 	to->protocol = from->protocol;
+}
+
+/* The entry with this key, as it is. The key is copied: Linux 6.1 wants keys on the stack. */
+static __noinline struct conn6 *entry6(const struct conn_key6 *key)
+{
+	struct conn_key6 copy;
+
+	if (!key)
+		return 0;
+	copy = *key;
+	return bpf_map_lookup_elem(&connections6, &copy);
+}
+
+/* One side has ended the connection: the entry for the other direction learns it too. */
+static __noinline int close6(const struct conn_key6 *key)
+{
+	struct conn_key6 back;
+	struct conn6 *c;
+
+	if (!key)
+		return 0;
+	reverse6(&back, key);
+	c = bpf_map_lookup_elem(&connections6, &back);
+	if (c)
+		c->closing = 1;
+	return 0;
+}
+
+/* The entry that the packet belongs to, or none. */
+static __noinline struct conn6 *find6(const struct packet6 *p)
+{
+	struct conn6 *c;
+	__u32 time;
+
+	if (!p)
+		return 0;
+	c = entry6(&p->key);
+	if (!c)
+		return 0;
+	if (p->first && c->flags & CONN_REPLY) /* answers do not ask */
+		return 0;
+	time = now();
+	if (c->seen != time) {
+		if (p->key.protocol != IPPROTO_TCP && p->key.protocol != IPPROTO_SCTP && time - c->seen > 180)
+			return 0;
+		c->seen = time;
+	}
+	if (p->last && !p->inner) {
+		c->closing = 1;
+		close6(&p->key);
+	}
+	return c;
+}
+
+/* An error about no connection that is known here is a packet like any other. */
+static __always_inline void forget_inner6(struct packet6 *p)
+{
+	p->inner = 0;
+	memset(&p->key, 0, sizeof(p->key));
+	p->key.source = p->outer_source;
+	p->key.destination = p->outer_destination;
+	p->key.protocol = p->protocol;
 }
 
 /* --- policy, IPv6: may this connection be? Four look-ups, however many policies there are ------------------- */
@@ -1161,8 +1306,36 @@ __noinline int record6(const struct packet6 *p, __u32 profile, int leaving, int 
 	return bpf_ringbuf_output(&denials, &denial, sizeof(denial), 0);
 }
 
+/* Forgets a connection that never was, by its packets between arrival and departure. */
+static __noinline int undo6(const struct conn_key6 *forward)
+{
+	struct conn_key6 copy, reply;
+
+	if (!forward)
+		return 0;
+	copy = *forward;
+	reverse6(&reply, &copy);
+	bpf_map_delete_elem(&connections6, &reply);
+	bpf_map_delete_elem(&connections6, &copy);
+	return 0;
+}
+
+/* Which side opened a connection that nobody remembers: 1 the sender of this packet, -1 its receiver, 0 nobody knows.
+   Connections that are older than the first policy are such. Not for packets that ask: their sender does. */
+static __noinline int opened_by6(const struct packet6 *p)
+{
+	int from, to;
+
+	if (!p)
+		return 0;
+	from = bpf_ntohs(p->key.source_port) >= CLIENT_PORTS;
+	to = bpf_ntohs(p->key.destination_port) >= CLIENT_PORTS;
+	return from - to;
+}
+
 /* Judges a packet that leaves a pod, with its translated destination, or reaches one, with its sender's source.
-   What a connection's first packet may, all may, in both directions, until another program is in force. */
+   What a connection's first packet may, all may, in both directions, until another program is in force: that one judges
+   it again, and what it denies stays known, so that no packet of either side can pass for the first of another one. */
 __noinline int admit6(const struct packet6 *p, int leaving)
 {
 	const struct address6 *peer;
@@ -1170,8 +1343,8 @@ __noinline int admit6(const struct packet6 *p, int leaving)
 	struct profile6 *profile;
 	struct conn_key6 key, back;
 	struct conn6 *c, fresh = {};
-	__u32 rules, judged;
-	int reply, egress, stray;
+	int reply, egress, opener = 1;
+	__u32 rules, other, denied = 0;
 
 	if (!p)
 		return DROP;
@@ -1183,44 +1356,52 @@ __noinline int admit6(const struct packet6 *p, int leaving)
 	   have one address twice. */
 	if (same6(&p->key.source, &p->key.destination))
 		return c && c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE) ? CONTINUE : DROP;
-	/* An error about no connection that is known is a packet like any other, with its own ends and no port. */
-	stray = p->inner && !c;
-	if (leaving) {
-		pod = stray ? p->outer_source : key.source;
-		peer = stray ? &p->outer_destination : &p->key.destination;
-	} else {
-		pod = stray ? p->outer_destination : key.destination;
-		peer = stray ? &p->outer_source : &p->key.source;
-	}
+	pod = leaving ? key.source : key.destination;
+	peer = leaving ? &p->key.destination : &p->key.source;
 	profile = bpf_map_lookup_elem(&pods6, &pod);
 	if (!profile)
 		return CONTINUE;
-	reply = c && c->flags & CONN_REPLY;
+	if (!c && p->key.protocol == IPPROTO_TCP && !p->first && p->fragment != 2)
+		opener = opened_by6(p);
+	reply = c ? c->flags & CONN_REPLY : opener < 0;
 	egress = leaving != reply;
 	rules = egress ? profile->egress : profile->ingress;
-	if (!rules)
-		goto remember;
-	if (c && (egress ? c->egress_judged : c->ingress_judged) == config.generation)
+	other = egress ? profile->ingress : profile->egress;
+	if (c && rules && (egress ? c->egress_judged : c->ingress_judged) == config.generation)
 		return CONTINUE;
-	if ((reply && c->flags & CONN_NODE) || (egress && is_node6(peer)))
+	if ((c && reply && c->flags & CONN_NODE) || (leaving && is_node6(peer)))
 		return CONTINUE;
-	if (!allows6(rules, peer, stray ? p->protocol : p->key.protocol,
-		       stray ? 0 : reply ? p->key.source_port : p->key.destination_port)) {
-		reverse6(&back, &p->key);
-		bpf_map_delete_elem(&connections6, &back);
-		bpf_map_delete_elem(&connections6, &key);
-		count_policy(rules, 1);
-		record6(p, rules, leaving, egress);
+	/* Where nobody knows who opened it, each of the two must be allowed to. */
+	if (rules && !allows6(rules, peer, p->key.protocol, reply ? p->key.source_port : p->key.destination_port))
+		denied = rules;
+	else if (!opener && other && !allows6(other, peer, p->key.protocol, p->key.source_port))
+		denied = other;
+	if (denied) {
+		if (c && c->generation == config.generation && !(egress ? c->egress_judged : c->ingress_judged)) {
+			reverse6(&back, &key);
+			undo6(reply ? &back : &key);
+		}
+		count_policy(denied, 1);
+		record6(p, denied, leaving, denied == rules ? egress : !egress);
 		return DROP;
 	}
-	count_policy(rules, 0);
-remember:
-	judged = config.generation;
+	if (rules)
+		count_policy(rules, 0);
+	if (c && !rules)
+		return CONTINUE;
+	reverse6(&back, &key);
 	if (c) {
+		/* For the packets of both sides. */
+		struct conn6 *other_way = bpf_map_lookup_elem(&connections6, &back);
+
 		if (egress)
-			c->egress_judged = judged;
+			c->egress_judged = config.generation;
 		else
-			c->ingress_judged = judged;
+			c->ingress_judged = config.generation;
+		if (other_way && egress)
+			other_way->egress_judged = config.generation;
+		else if (other_way)
+			other_way->ingress_judged = config.generation;
 		return CONTINUE;
 	}
 	if (p->fragment == 2 || p->inner)
@@ -1228,14 +1409,14 @@ remember:
 	fresh.generation = config.generation;
 	fresh.seen = now();
 	if (egress)
-		fresh.egress_judged = judged;
+		fresh.egress_judged = config.generation;
 	else
-		fresh.ingress_judged = judged;
+		fresh.ingress_judged = config.generation;
+	fresh.flags = CONN_ARRIVES | CONN_DEPARTS | (reply ? CONN_REPLY : 0);
 	if (bpf_map_update_elem(&connections6, &key, &fresh, BPF_ANY))
-		return DROP;
-	reverse6(&back, &p->key);
-	fresh.flags = CONN_REPLY;
-	return bpf_map_update_elem(&connections6, &back, &fresh, BPF_ANY) ? DROP : CONTINUE;
+		return counted(DROP, COUNT_NO_ROOM);
+	fresh.flags ^= CONN_REPLY;
+	return bpf_map_update_elem(&connections6, &back, &fresh, BPF_ANY) ? counted(DROP, COUNT_NO_ROOM) : CONTINUE;
 }
 
 /* --- forward, IPv6: a packet's way through the node ------------------------------------------------------ */
@@ -1250,14 +1431,11 @@ static __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int send
 	if (p->invalid && sender != SENDER_NODE && !is_node6(&p->key.destination))
 		return counted(DROP, COUNT_INVALID);
 	c = find6(p);
-	if (!c && p->inner) {
-		/* An error of no connection that is known here: a packet like any other. */
-		p->inner = 0;
-		memset(&p->key, 0, sizeof(p->key));
-		p->key.source = p->outer_source;
-		p->key.destination = p->outer_destination;
-		p->key.protocol = p->protocol;
-	}
+	if (!c && p->inner)
+		forget_inner6(p);
+	/* Who asks anew is decided anew when the program changed or the last connection ended. */
+	if (c && p->first && (c->generation != config.generation || c->closing))
+		c = 0;
 	return CONTINUE;
 }
 
@@ -1284,6 +1462,8 @@ static __noinline int egress6(struct __sk_buff *skb, int to_pod)
 
 	if (parse6(skb, &p))
 		return counted(DROP, COUNT_MALFORMED);
+	if (p.inner && !entry6(&p.key))
+		forget_inner6(&p);
 	if (to_pod && skb->ingress_ifindex)
 		verdict = admit6(&p, 0);
 	if (verdict != CONTINUE)
