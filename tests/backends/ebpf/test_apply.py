@@ -134,3 +134,26 @@ def test_what_runs_can_be_read_back_and_kept(cluster: Cluster) -> None:
     options = InstallOptions(no_cgroup=True)
     cluster.call("node/w1", support.install, support.both("w1"), options)
     assert cluster.call("node/w1", round_trip, support.both("w1"), options)
+
+
+def new_interface(program: Program, options: InstallOptions) -> tuple[list[str], list[str]]:
+    """What differs before and after a pod's interface appears on a node that runs the program."""
+    from pyroute2 import IPRoute
+
+    one = target(options)
+    before = [c.where for c in one.changes(one.observe(), one.desired(program))]
+    with IPRoute() as route:
+        route.link("add", ifname="late0", kind="veth", peer={"ifname": "late1"}, index=4242)
+    after = [c.where for c in one.changes(one.observe(), one.desired(program))]
+    with IPRoute() as route:
+        route.link("del", index=4242)
+    return before, after
+
+
+def test_an_interface_that_appears_later_is_drift(cluster: Cluster) -> None:
+    """It is not covered until the next apply; `verify` and `diff` say so."""
+    options = InstallOptions(no_cgroup=True)
+    cluster.call("node/w1", support.install, support.both("w1"), options)
+    before, after = cluster.call("node/w1", new_interface, support.both("w1"), options)
+    assert before == []
+    assert {"hook from_pod at 4242", "hook to_pod at 4242"} <= set(after)
