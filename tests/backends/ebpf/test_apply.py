@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from k8snetc.backends.ebpf import generation, pins
+from k8snetc.backends.ebpf import generation, libbpf, pins
 from k8snetc.backends.ebpf.install import target
-from k8snetc.backends.target import InstallOptions
+from k8snetc.backends.target import InstallError, InstallOptions
 from k8snetc.ir.types import Family, Program, Protocol
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Probe
@@ -157,3 +157,35 @@ def test_an_interface_that_appears_later_is_drift(cluster: Cluster) -> None:
     before, after = cluster.call("node/w1", new_interface, support.both("w1"), options)
     assert before == []
     assert {"hook from_pod at 4242", "hook to_pod at 4242"} <= set(after)
+
+
+def full_table(program: Program, options: InstallOptions) -> tuple[str, bool]:
+    """What an apply says whose tables are smaller than their content, and whether the node is as it was."""
+    real = libbpf.Object.size
+
+    def halved(self: libbpf.Object, name: str, entries: int) -> None:
+        real(self, name, max(1, entries // 2) if name.startswith("targets") else entries)
+
+    one = target(options)
+    before = one.observe()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(libbpf.Object, "size", halved)
+        try:
+            for step in one.steps(before, one.desired(program)):
+                step.run()
+        except (libbpf.BpfError, InstallError) as error:
+            return str(error), one.observe() == before
+    return "nothing", False
+
+
+def test_a_full_table_is_an_error_before_the_switch(cluster: Cluster) -> None:
+    first, second = support.services("w1", (Family.IPV4,)), support.services("w1")
+    options = InstallOptions(no_cgroup=True)
+    cluster.call("node/w1", support.install, first, options)
+    said, same = cluster.call("node/w1", full_table, second, options)
+    assert same, "the node runs something else now"
+    assert "targets" in said, said
+    probe = Probe("client/out", support.node_address(Family.IPV4, 1), TCP, 30080)
+    assert cluster.probe_all([probe])[0].answered
+    cluster.call("node/w1", support.install, second, options)  # the next apply is as good as any
+    assert cluster.probe_all([probe])[0].answered
