@@ -33,6 +33,10 @@ def gc_command(*, node: OnNode, dry_run: bool, quiet: bool) -> int:
             if not quiet:
                 click.echo(f"Nothing to collect: {here.target.name} leaves nothing behind.")
             return 0
+        if here.installed() is None:
+            if not quiet:
+                click.echo("Nothing to collect: nothing of k8snetc is installed.")
+            return 0
         if dry_run:
             done = here.target.left_behind(here.target.observe())
         else:

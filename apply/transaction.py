@@ -247,6 +247,8 @@ def collect(
     watch = watch or Silent()
     with store.locked(wait):
         recover(target, store, watch)
+        if installed(target, store) is None:
+            return LeftBehind()  # whatever is there, it is somebody else's
         live = target.observe()
         with deferred() as stop:
             try:

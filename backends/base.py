@@ -39,6 +39,10 @@ class UnsupportedError(Exception):
         self.gaps = tuple(gaps)
         super().__init__(f"{backend}: {len(self.gaps)} thing(s) can't be expressed")
 
+    def __reduce__(self) -> tuple[type[UnsupportedError], tuple[str, tuple[Gap, ...]]]:
+        """Whole also from one process to another, as out of a node of the lab."""
+        return type(self), (self.backend, self.gaps)
+
 
 @dataclass(frozen=True, slots=True)
 class EmitOptions:

@@ -280,12 +280,17 @@ class _Way:
 
 
 def observe(
-    cluster: Cluster, probes: Sequence[Probe], expected: Sequence[Expected], *, repeat: int = 1
+    cluster: Cluster,
+    probes: Sequence[Probe],
+    expected: Sequence[Expected],
+    *,
+    repeat: int = 1,
+    patience: float = SECOND_LOOK,
 ) -> list[list[ProbeResult]]:
     """Run each probe `repeat` times and return the results of each.
 
     Silence is a fact only when it was given time. Where it was not expected the probe is repeated once with
-    `SECOND_LOOK` seconds; what it says then counts.
+    `patience` seconds; what it says then counts.
     """
     many = [p for p in probes for _ in range(repeat)]
     results = cluster.probe_all(many)
@@ -294,7 +299,7 @@ def observe(
         for at, result in enumerate(results)
         if result.outcome is Outcome.TIMEOUT and not expected[at // repeat].allows(result)
     ]
-    patient = [replace(many[at], timeout=SECOND_LOOK) for at in again]
+    patient = [replace(many[at], timeout=patience) for at in again]
     for at, result in zip(again, cluster.probe_all(patient), strict=True):
         results[at] = result
     return [results[at * repeat : (at + 1) * repeat] for at in range(len(probes))]

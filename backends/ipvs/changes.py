@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from k8snetc.backends.common.xtables import changes as xtables
 from k8snetc.backends.ipvs.emit import address_line
-from k8snetc.backends.ipvs.model import DEVICE
+from k8snetc.backends.ipvs.model import DEVICE, UDP_MARK
 from k8snetc.backends.ipvs.state import Service, State
 from k8snetc.backends.target import Change
 
@@ -103,6 +103,11 @@ def _create(key: str, goal: State) -> Iterator[str]:
         yield f"-a {key} -r {server} {method} -w {weight}"
 
 
+def _serves_udp(key: str) -> bool:
+    kind, place = key.split()[:2]
+    return kind == "-u" or (kind == "-f" and bool(int(place) & UDP_MARK))
+
+
 def _change(key: str, live: State, goal: State) -> Iterator[str]:
     was, will = live.services[key], goal.services[key]
     leaving = live.leaving.get(key, {})
@@ -116,8 +121,9 @@ def _change(key: str, live: State, goal: State) -> Iterator[str]:
     for server, (method, _) in sorted(was.destinations.items()):
         if server in will.destinations:
             continue
-        if key.startswith("-u "):
-            # Nothing tells a UDP client that its server is gone: its next packet shall find another one.
+        if _serves_udp(key) or will.options.split()[:2] == ["-s", "dh"]:
+            # Nothing tells a UDP client that its server is gone: its next packet shall find another one. And dh, which
+            # has no fallback, would refuse whom it hashes to a server of weight 0.
             yield f"-d {key} -r {server}"
         else:
             yield f"-e {key} -r {server} {method} -w 0"

@@ -23,7 +23,7 @@ from k8snetc.backends.common.xtables.canonical import aligned
 from k8snetc.backends.common.xtables.foreign import warnings
 from k8snetc.backends.common.xtables.kernel import Tools
 from k8snetc.backends.ipvs import changes
-from k8snetc.backends.ipvs.lower import KERNEL_DEFAULTS, STRICT_ARP, SYSCTLS, lower
+from k8snetc.backends.ipvs.lower import ANSWERS, KERNEL_DEFAULTS, STRICT_ARP, SYSCTLS, lower
 from k8snetc.backends.ipvs.model import DEVICE
 from k8snetc.backends.ipvs.state import (
     State,
@@ -80,7 +80,7 @@ class IpvsTarget:
             text = run(["ipvsadm", "-Sn"])
             connections = parse_connections(TABLE.read_text("ascii")) if " -w 0\n" in text else {}
             seen = parse_services(text, connections)
-        names = [s.name for s in (*SYSCTLS, *(STRICT_ARP if self._options.ipvs_strict_arp else ()))]
+        names = [s.name for s in (*SYSCTLS, *ANSWERS, *(STRICT_ARP if self._options.ipvs_strict_arp else ()))]
         there = {n: p.read_text("ascii").strip() for n in names if (p := _setting(n)).exists()}
         values = {n: there.get(n, KERNEL_DEFAULTS.get(n, "")) for n in names}
         return replace(seen, addresses=_addresses(), sysctls=values, xtables=self._tools.observe())

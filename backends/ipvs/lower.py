@@ -36,6 +36,8 @@ KERNEL_DEFAULTS = {
 """What these settings are where nobody has loaded IPVS yet."""
 STRICT_ARP = (Sysctl("net.ipv4.conf.all.arp_ignore", "1"), Sysctl("net.ipv4.conf.all.arp_announce", "2"))
 """Nobody outside learns that the node has the service addresses (kube-proxy `--ipvs-strict-arp`)."""
+ANSWERS = (Sysctl("net.ipv4.conf.all.accept_local", "1"),)
+"""What a pod of this node answers for itself (direct, tunnel) bears an address that the node has too: let it pass."""
 
 
 def lower(
@@ -82,12 +84,14 @@ def lower(
         present = tuple(t for t in tables if t is not None)
         if present:
             rulesets.append(Ruleset(family, present))
+    answers = any(r.family is Family.IPV4 for r in real_servers)
+    settings = (*SYSCTLS, *(STRICT_ARP if strict_arp else ()), *(ANSWERS if answers else ()))
     all_sets = tuple(sorted((*made, *sets.all), key=lambda s: s.name))
     return Ipvs(
         tuple(sorted(services, key=lambda s: s.key)),
         tuple(addresses),
         Xtables(tuple(rulesets), all_sets),
-        (*SYSCTLS, *(STRICT_ARP if strict_arp else ())) if services else (),
+        settings if services else (),
         tuple(sorted(real_servers, key=lambda r: (r.server, r.address))),
     )
 

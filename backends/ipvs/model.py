@@ -33,6 +33,9 @@ SCHEDULERS: Mapping[str, tuple[str, ...]] = {
 }
 """All schedulers of Linux 6.1 with the flags that ipvsadm has names for, as it prints them."""
 
+UDP_MARK = 1 << 29
+"""Set in the firewall mark of a virtual service that serves UDP: nothing else of it tells the protocol."""
+
 MASQUERADING, DIRECT, TUNNEL = "-m", "-g", "-i"
 METHODS: Mapping[str, str] = {"": MASQUERADING, "masq": MASQUERADING, "direct": DIRECT, "tunnel": TUNNEL}
 """Forwarding methods by the name that a Service's annotation gives them, as ipvsadm's flags."""

@@ -20,7 +20,14 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from k8snetc.backends.common.xtables import text
-from k8snetc.backends.ipvs.model import MASQUERADING, METHODS, Destination, RealServer, VirtualService
+from k8snetc.backends.ipvs.model import (
+    MASQUERADING,
+    METHODS,
+    UDP_MARK,
+    Destination,
+    RealServer,
+    VirtualService,
+)
 from k8snetc.backends.ipvs.senders import Sender, action_of, senders
 from k8snetc.ir.types import (
     Address,
@@ -37,6 +44,9 @@ from k8snetc.ir.types import (
 KIND = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
 FORWARDED = frozenset({Exposure.EXTERNAL_IP, Exposure.LOAD_BALANCER})
 """The exposures whose packets a real server can get unchanged: their address can be given to it."""
+
+FALLBACK = {"mh": "mh-fallback", "sh": "sh-fallback"}
+"""Without this flag hashing leads clients to a server that is leaving (weight 0), and IPVS refuses them."""
 
 _REFUSING = "refuse"
 
@@ -197,12 +207,13 @@ class Virtual:
             elif name == "rr" and len({e.weight for e in balancer.endpoints}) > 1:
                 name = "wrr"  # round robin does not look at weights
         if balancer.affinity is not None and marked:
-            return "-s mh"
+            return f"-s mh -b {FALLBACK['mh']}"
         words = f"-s {name}"
         if balancer.affinity is not None:
             words += f" -p {balancer.affinity.timeout}"
-        if flags:
-            words += f" -b {','.join(sorted(flags.split(',')))}"
+        known = {*flags.split(","), FALLBACK.get(name, "")} - {""}
+        if known:
+            words += f" -b {','.join(sorted(known))}"
         return words
 
 
@@ -210,18 +221,19 @@ class _Marks:
     """Firewall marks by identity: a hash, so that a mark stays when others come and go.
 
     IPVS compares all 32 bits of a packet's mark. Of ours bit 30 is set and bits 12 to 15 and 31 are not: those are the
-    bits by which kube-proxy, CNI portmap and this tool mark packets for themselves.
+    bits by which kube-proxy, CNI portmap and this tool mark packets for themselves. Bit 29 tells UDP (`UDP_MARK`).
     """
 
     def __init__(self, identities: Sequence[str]) -> None:
         self._of: dict[str, int] = {}
         used: set[int] = set()
         for identity in identities:
-            number = int.from_bytes(blake2b(identity.encode(), digest_size=4).digest(), "big") & 0x3FFFFFF
+            number = int.from_bytes(blake2b(identity.encode(), digest_size=4).digest(), "big") & 0x1FFFFFF
             while number in used:
-                number = (number + 1) & 0x3FFFFFF
+                number = (number + 1) & 0x1FFFFFF
             used.add(number)
-            self._of[identity] = 0x40000000 | (number >> 12) << 16 | number & 0xFFF
+            udp = UDP_MARK if f" {Protocol.UDP.value} " in identity else 0
+            self._of[identity] = 0x40000000 | udp | (number >> 12) << 16 | number & 0xFFF
 
     def __getitem__(self, identity: str) -> int:
         return self._of[identity]

@@ -33,6 +33,7 @@ class Dataplane:
     # Whether cases follow each other on nodes that are not emptied: where starting a program takes long. Each case is
     # then a change of the one before, and what its nodes hold is known without another look.
     follows_on: bool = False
+    slowness: int = 1  # how many times longer things take where it runs
 
 
 ALL = (
@@ -43,11 +44,15 @@ ALL = (
     Dataplane("ebpf-sockets", "ebpf", lets_in=False, sockets=True),
 )
 IN_VM = pytest.param(
-    Dataplane("ipvs", "ipvs", in_turn=True, follows_on=True, options=InstallOptions(iptables="nft")),
+    Dataplane(
+        "ipvs", "ipvs", in_turn=True, follows_on=True, slowness=5, options=InstallOptions(iptables="nft")
+    ),
     id="ipvs",
     marks=pytest.mark.vm,
 )
 """The parameter for what needs the kernel of the virtual machine; such a test runs there."""
+IN_WHOLE_VM = pytest.param(IN_VM.values[0], id="ipvs", marks=pytest.mark.vm(whole=True))
+"""The same for what only `make vm` runs."""
 
 _held: dict[tuple[str, str], object] = {}
 """What the nodes of labs hold that are not emptied between cases, by lab and node."""

@@ -20,18 +20,22 @@ import pytest
 from k8snetc.backends.base import UnsupportedError
 from k8snetc.ir.types import Protocol
 from k8snetc.lab.cluster import Cluster
-from k8snetc.lab.probe import Outcome, Probe
+from k8snetc.lab.probe import DEFAULT_TIMEOUT, Outcome, Probe
 from k8snetc.lab.sessions import Flow
 from k8snetc.lab.topology import Port
 from tests.semantics import dataplanes
 from tests.semantics.build import programs
 from tests.semantics.dataplanes import Dataplane
 from tests.semantics.world import Manifest, address, place, port, service, slice_port, slices
+from tests.vm.plugin import in_guest
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.parametrize("dataplane", [*dataplanes.ALL, dataplanes.IN_VM], ids=lambda d: d.name),
 ]
+
+# An emulated processor answers a hundred probes in seconds.
+PATIENCE = 10.0 if in_guest() else DEFAULT_TIMEOUT
 
 CLUSTER_IP = "10.96.0.10,fd00:96::10"
 THREE = ("web-1", "web-2", "web-3")
@@ -40,16 +44,19 @@ CLIENTS = ("client-1", "client-2", "api-1", "web-3", "outside", "second")
 
 def probes(client: str, to: str, number: int, protocol: Protocol = Protocol.TCP) -> list[Probe]:
     """The same in both families."""
-    return [Probe(place(client), address(to, family), protocol, number) for family in (4, 6)]
+    return [
+        Probe(place(client), address(to, family), protocol, number, timeout=PATIENCE) for family in (4, 6)
+    ]
 
 
 def test_equal_share(world: Cluster, dataplane: Dataplane, tmp_path: Path) -> None:
     dataplanes.install(world, dataplane, programs(tmp_path, [service("web", 10), *slices("web", *THREE)]))
+    # A fair share of 900 is 300 with a standard deviation of 14; six of these are one failure in 10^8. Turns are exact.
+    tries, slack = (90, 1) if dataplane.in_turn else (900, 84)
     for probe in probes("client-1", CLUSTER_IP, 80):
-        shares = Counter(r.server for r in world.probe_all([probe] * 900))
-        # A fair share is 300 with a standard deviation of 14; six of these are one failure in 10^8.
+        shares = Counter(r.server for r in world.probe_all([probe] * tries))
         assert set(shares) == {place(e) for e in THREE}, shares
-        assert all(abs(n - 300) < 85 for n in shares.values()), shares
+        assert all(abs(n - tries // 3) <= slack for n in shares.values()), shares
 
 
 def affine(seconds: int, *names: str) -> list[Manifest]:
@@ -98,6 +105,7 @@ def test_affinity(world: Cluster, dataplane: Dataplane, tmp_path: Path) -> None:
     assert servers(world) != first
 
 
+@pytest.mark.whole_vm  # not yet green there: one client was connected and then got no answer
 def test_affinity_survives(world: Cluster, dataplane: Dataplane, tmp_path: Path) -> None:
     before = programs(tmp_path, affine(600, "web-1", "web-2"))
     dataplanes.install(world, dataplane, before)
@@ -288,7 +296,7 @@ def test_localhost_node_port(world: Cluster, dataplane: Dataplane, tmp_path: Pat
         service("web", 10, type="NodePort", ports=(port(80, node_port=30080),)),
         *slices("web", "web-1", "web-2"),
     ]
-    local = Probe("node/n1", address("127.0.0.1,::1", 4), Protocol.TCP, 30080)
+    local = Probe("node/n1", address("127.0.0.1,::1", 4), Protocol.TCP, 30080, timeout=PATIENCE)
     dataplanes.install(world, dataplane, programs(tmp_path, web))
     assert {r.outcome for r in world.probe_all([local] * 4)} == {Outcome.REFUSED}
     everywhere = programs(tmp_path, web, {"localhost-nodeports": True})
@@ -342,15 +350,15 @@ def test_udp_endpoint_that_goes(world: Cluster, dataplane: Dataplane, tmp_path: 
     before = programs(tmp_path, both)
     dataplanes.install(world, dataplane, before)
     for family in (4, 6):
-        probe = Probe(place("client-1"), address(CLUSTER_IP, family), Protocol.UDP, 53)
-        with world.flow(probe) as flow:
+        probe = Probe(place("client-1"), address(CLUSTER_IP, family), Protocol.UDP, 53, timeout=PATIENCE)
+        with world.flow(probe, interval=0.02 * dataplane.slowness) as flow:
             server = flow.opening.server
             other = ({"web-1", "web-2"} - {server.rsplit("/", 1)[1]}).pop()
             less = [service("dns", 10, ports=ports), *slices("dns", other, ports=ends)]
             after = programs(tmp_path, less)
             dataplanes.install(world, dataplane, after, before)
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 5 * dataplane.slowness
             while flow.report().servers[-1] == server and time.monotonic() < deadline:
-                time.sleep(0.05)
+                time.sleep(0.05 * dataplane.slowness)
             assert flow.report().servers == (server, place(other))
         dataplanes.install(world, dataplane, before, after)

@@ -38,12 +38,13 @@ def answered_meanwhile(flows: dict[str, Flow], seconds: float = 0.6) -> dict[str
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dataplane", PLANES)
+@pytest.mark.parametrize("dataplane", [*PLANES, dataplanes.IN_WHOLE_VM])
 def test_open_connections_that_a_new_policy_denies_are_cut(
     policy_lab: Cluster, dataplane: dataplanes.Dataplane
 ) -> None:
     lab = policy_lab
     before, after = programs(""), programs(ONLY_X)
+    some = 0.6 * dataplane.slowness
     dataplanes.install(lab, dataplane, before)
     with ExitStack() as stack:
         kept: dict[str, Flow] = {}
@@ -51,16 +52,18 @@ def test_open_connections_that_a_new_policy_denies_are_cut(
         for client, group in (("x/a", kept), ("x/d", kept), ("y/b", denied), ("z/d", denied)):
             for (protocol, port), family in ((e, f) for e in ENDS for f in (0, 1)):
                 address = ip_address(cluster.pod_addresses("y", "a", "w1")[family])
-                probe = Probe(f"pod/{client}", address, protocol, port, timeout=3)
-                group[str(probe)] = stack.enter_context(lab.flow(probe))
+                probe = Probe(f"pod/{client}", address, protocol, port, timeout=3 * dataplane.slowness)
+                group[str(probe)] = stack.enter_context(lab.flow(probe, interval=0.02 * dataplane.slowness))
         assert all(flow.opening.answered for flow in (*kept.values(), *denied.values()))
         dataplanes.install(lab, dataplane, after, before)
-        time.sleep(0.2)  # what was on its way when the policy came
-        assert all(n == 0 for n in answered_meanwhile(denied).values()), answered_meanwhile(denied)
-        assert all(n > 0 for n in answered_meanwhile(kept).values())
+        time.sleep(0.2 * dataplane.slowness)  # what was on its way when the policy came
+        assert all(n == 0 for n in answered_meanwhile(denied, some).values())
+        assert all(n > 0 for n in answered_meanwhile(kept, some).values())
         dataplanes.install(lab, dataplane, before, after)
         datagrams = {name: flow for name, flow in denied.items() if name.endswith("udp")}
-        assert all(n > 0 for n in answered_meanwhile(datagrams).values()), "allowed again, and still cut"
+        assert all(n > 0 for n in answered_meanwhile(datagrams, some).values()), (
+            "allowed again, and still cut"
+        )
         assert all(flow.close().intact for flow in kept.values())
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from k8snetc.ir.types import Address, Protocol
 from k8snetc.lab.cluster import Cluster
-from k8snetc.lab.expect import Expected, Predictor, observe
+from k8snetc.lab.expect import SECOND_LOOK, Expected, Predictor, observe
 from k8snetc.lab.probe import Outcome, Probe, ProbeResult
 from tests.semantics import dataplanes
 from tests.semantics.build import programs
@@ -97,19 +99,34 @@ def _wrong_arrival(probe: Probe, stated: Reaches, result: ProbeResult) -> Iterat
         yield f"{probe}: source {result.source.address}, the case says {stated.source.value}"
 
 
+# Of these not yet seen on IPVS what becomes of them: only `make vm` tries them there.
+LATER_ON_IPVS = frozenset({"unallocated-service-addresses", "told-by-interface"})
+
+
+def tries() -> Iterator[ParameterSet]:
+    """Every case on every dataplane."""
+    for plane, case in product(dataplanes.ALL, CASES):
+        yield pytest.param(case, plane, id=f"{case.name}-{plane.name}")
+    for case in CASES:
+        of = dataplanes.IN_WHOLE_VM if case.name in LATER_ON_IPVS else dataplanes.IN_VM
+        yield pytest.param(case, of.values[0], id=f"{case.name}-ipvs", marks=of.marks)
+
+
 @pytest.mark.kernel
-@pytest.mark.parametrize("dataplane", [*dataplanes.ALL, dataplanes.IN_VM], ids=lambda d: d.name)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize(("case", "dataplane"), tries())
 def test_case(case_world: Cluster, dataplane: Dataplane, case: Case, tmp_path: Path) -> None:
     made = programs(tmp_path, case.manifests, case.options)
     dataplanes.install(case_world, dataplane, made)
     attempts = list(_attempts(case, Predictor(TOPOLOGY, made)))
     wrong: list[str] = []
     many, one = [a for a in attempts if a.endpoints > 1], [a for a in attempts if a.endpoints <= 1]
-    seen = [*_observe(case_world, one, 1), *_observe(case_world, many, SOME if dataplane.in_turn else REPEAT)]
+    seen = [
+        *_observe(case_world, dataplane, one, 1),
+        *_observe(case_world, dataplane, many, SOME if dataplane.in_turn else REPEAT),
+    ]
     # Several clients at once share the turns of a service: ask on where one of them never had its turn.
     missed = [(a, results) for a, results in seen if dataplane.in_turn and a.misses(results)]
-    again = _observe(case_world, [a for a, _ in missed], REPEAT)
+    again = _observe(case_world, dataplane, [a for a, _ in missed], REPEAT)
     for (_, results), (_, more) in zip(missed, again, strict=True):
         results.extend(more)
     for attempt, results in seen:
@@ -117,8 +134,16 @@ def test_case(case_world: Cluster, dataplane: Dataplane, case: Case, tmp_path: P
     assert not wrong, "\n".join(dict.fromkeys(wrong))
 
 
-def _observe(world: Cluster, attempts: list[Attempt], repeat: int) -> list[tuple[Attempt, list[ProbeResult]]]:
-    seen = observe(world, [a.probe for a in attempts], [a.expected for a in attempts], repeat=repeat)
+def _observe(
+    world: Cluster, dataplane: Dataplane, attempts: list[Attempt], repeat: int
+) -> list[tuple[Attempt, list[ProbeResult]]]:
+    seen = observe(
+        world,
+        [a.probe for a in attempts],
+        [a.expected for a in attempts],
+        repeat=repeat,
+        patience=SECOND_LOOK * dataplane.slowness,
+    )
     return list(zip(attempts, seen, strict=True))
 
 

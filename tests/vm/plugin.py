@@ -130,6 +130,7 @@ class VmPlugin:
         files = list(dict.fromkeys(str(i.path) for i in mine))
         environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED_ENVIRONMENT)}
         environment |= {GUEST_VARIABLE: "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # half of the time that pytest takes to start
         environment["PATH"] = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
         self._errors = ""
         self._known = set()

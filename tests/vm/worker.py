@@ -27,8 +27,9 @@ class Worker:
         self._answers.flush()
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Remember what turns reports into JSON."""
+        """Remember what turns reports into JSON, and know a mark of a plugin that is not loaded here."""
         self._config = config
+        config.addinivalue_line("markers", "xdist_group(name): which tests share a worker on the host")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -58,7 +59,7 @@ def main() -> int:
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    options = ["-p", "no:cacheprovider", *sys.argv[1:]]
+    options = ["-p", "no:cacheprovider", "-p", "pytest_timeout", *sys.argv[1:]]
     return int(pytest.main(options, plugins=[Worker(requests, answers)]))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -110,6 +112,13 @@ def services(one: Program, **options: str) -> dict[str, str]:
     return {s.key: s.options for s in lower(one, **options).services}  # type: ignore[arg-type]  # only scheduler
 
 
+def test_gaps_survive_the_way_out_of_a_process() -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        lower(program(balancer("10.244.1.2:8080", scheduler="random")))
+    copy = pickle.loads(pickle.dumps(refused.value))  # noqa: S301 - our own
+    assert (copy.backend, copy.gaps, str(copy)) == ("ipvs", refused.value.gaps, str(refused.value))
+
+
 def test_schedulers_weights_and_affinity() -> None:
     assert services(program(balancer("10.0.0.1:80"))) == {"-t 198.51.100.1:80": "-s rr"}
     assert services(program(balancer("10.0.0.1:80")), scheduler="lc") == {"-t 198.51.100.1:80": "-s lc"}
@@ -136,7 +145,7 @@ def test_a_mark_is_stable_and_leaves_the_bits_of_others_alone() -> None:
 
 def test_affinity_of_a_mark_is_hashing() -> None:
     one = services(program(balancer("10.0.0.1:80", affinity=60), exposure=Exposure.NODE_PORT))
-    assert list(one.values()) == ["-s mh"]
+    assert list(one.values()) == ["-s mh -b mh-fallback"]
 
 
 def test_a_refusing_frontend_is_a_service_without_servers() -> None:
@@ -214,6 +223,34 @@ def test_servers_come_before_others_go_and_tcp_servers_go_gracefully() -> None:
     assert change.added == ("-r 10.0.0.3:80 -m -w 1",)
 
 
+def test_no_hashing_leads_to_a_server_that_leaves() -> None:
+    """It has weight 0, and IPVS refuses who is hashed to it: unless there is a fallback, or the server is gone."""
+    key = "-t 198.51.100.1:80"
+    for scheduler in ("mh", "sh", "mh:mh-port"):
+        options = state_of(lower(program(balancer("10.0.0.1:80", scheduler=scheduler)))).services[key].options
+        assert f"{scheduler[:2]}-fallback" in options
+    old, new = (state_of(lower(program(balancer(e, scheduler="dh")))) for e in ("10.0.0.1:80", "10.0.0.2:80"))
+    assert changes.service_lines(old, new)[-1] == f"-d {key} -r 10.0.0.1:80"
+
+
+def test_a_udp_server_goes_at_once_also_behind_a_node_port() -> None:
+    for protocol, line in (
+        (Protocol.UDP, "-d {key} -r 10.0.0.1:80"),
+        (Protocol.TCP, "-e {key} -r 10.0.0.1:80 -m -w 0"),
+    ):
+        old, new = (
+            program(replace(balancer(e), protocol=protocol), exposure=Exposure.NODE_PORT)
+            for e in ("10.0.0.1:80", "10.0.0.2:80")
+        )
+        was, will = (
+            state_of(lower(replace(p, frontends=tuple(replace(f, protocol=protocol) for f in p.frontends))))
+            for p in (old, new)
+        )
+        (key,) = was.services
+        assert key.startswith("-f ")
+        assert changes.service_lines(was, will)[-1] == line.format(key=key)
+
+
 def test_a_server_that_leaves_comes_back_or_is_collected() -> None:
     goal = state_of(lower(program(balancer("10.0.0.1:80", "10.0.0.2:80"))))
     key = "-t 198.51.100.1:80"
@@ -242,3 +279,30 @@ def test_addresses_come_with_the_device_and_go_with_it() -> None:
     )
     assert changes.address_lines(some, none) == ([], ["link delete k8snetc0"])
     assert changes.changes(some, none)[0].removed == ("k8snetc0", "10.0.0.1/32", "fd00::1/128")
+
+
+def test_old_kernels_get_another_reuse_of_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    from k8snetc.backends.ipvs import install
+    from k8snetc.backends.target import InstallOptions
+
+    target = install.IpvsTarget(InstallOptions())
+    wanted = program(balancer("10.244.1.2:80"))
+    for release, value in (((5, 4), "0"), ((5, 9), "1"), ((6, 1), "1")):
+        monkeypatch.setattr(install, "_release", lambda release=release: release)
+        assert target.desired(wanted).sysctls["net.ipv4.vs.conn_reuse_mode"] == value
+
+
+def test_only_what_is_idle_is_collected() -> None:
+    from k8snetc.backends.ipvs.install import IpvsTarget
+    from k8snetc.backends.target import InstallOptions, LeftBehind
+
+    text = (
+        "-A -t 10.96.0.1:80 -s rr\n-a -t 10.96.0.1:80 -r 10.244.1.1:80 -m -w 0\n"
+        "-a -t 10.96.0.1:80 -r 10.244.1.2:80 -m -w 0\n-a -t 10.96.0.1:80 -r 10.244.1.3:80 -m -w 1\n"
+    )
+    live = parse_services(text, {("-t 10.96.0.1:80", "10.244.1.2:80"): 3})
+    target = IpvsTarget(InstallOptions())
+    assert target.left_behind(live) == LeftBehind(idle=1, busy=1)
+    assert [s.size for s in target.collecting(live)] == [1]
+    assert changes.collected_lines(live, live) == ["-d -t 10.96.0.1:80 -r 10.244.1.1:80"]
+    assert not target.collecting(State())
