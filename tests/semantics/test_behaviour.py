@@ -105,7 +105,6 @@ def test_affinity(world: Cluster, dataplane: Dataplane, tmp_path: Path) -> None:
     assert servers(world) != first
 
 
-@pytest.mark.whole_vm  # not yet green there: one client was connected and then got no answer
 def test_affinity_survives(world: Cluster, dataplane: Dataplane, tmp_path: Path) -> None:
     before = programs(tmp_path, affine(600, "web-1", "web-2"))
     dataplanes.install(world, dataplane, before)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from k8snetc.ir.types import Address, Protocol
 from k8snetc.lab.cluster import Cluster
@@ -99,21 +97,9 @@ def _wrong_arrival(probe: Probe, stated: Reaches, result: ProbeResult) -> Iterat
         yield f"{probe}: source {result.source.address}, the case says {stated.source.value}"
 
 
-# Of these not yet seen on IPVS what becomes of them: only `make vm` tries them there.
-LATER_ON_IPVS = frozenset({"unallocated-service-addresses", "told-by-interface"})
-
-
-def tries() -> Iterator[ParameterSet]:
-    """Every case on every dataplane."""
-    for plane, case in product(dataplanes.ALL, CASES):
-        yield pytest.param(case, plane, id=f"{case.name}-{plane.name}")
-    for case in CASES:
-        of = dataplanes.IN_WHOLE_VM if case.name in LATER_ON_IPVS else dataplanes.IN_VM
-        yield pytest.param(case, of.values[0], id=f"{case.name}-ipvs", marks=of.marks)
-
-
 @pytest.mark.kernel
-@pytest.mark.parametrize(("case", "dataplane"), tries())
+@pytest.mark.parametrize("dataplane", [*dataplanes.ALL, dataplanes.IN_VM], ids=lambda d: d.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_case(case_world: Cluster, dataplane: Dataplane, case: Case, tmp_path: Path) -> None:
     made = programs(tmp_path, case.manifests, case.options)
     dataplanes.install(case_world, dataplane, made)

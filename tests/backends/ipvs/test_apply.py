@@ -283,8 +283,8 @@ def test_the_commands_of_a_node(shared_cluster: Cluster, tmp_path: Path) -> None
     assert "ipvs" in run("status")
     shared_cluster.run("node/w1", ["ipvsadm", "-d", "-t", "10.96.7.7:80", "-r", "10.244.1.10:8080"])
     assert "10.244.1.10:8080" in run("verify", code=1)
-    without = [str(p) for p in sorted(Path(manifests).glob("*.yaml")) if p.name != "policies.yaml"]
-    run("apply", *without, "--node", "worker-1", "--yes", "--ipvs-scheduler", "wlc")
+    other = ("--cluster-cidr", "10.0.0.0/8", "--ipvs-scheduler", "wlc")
+    run("apply", manifests, "--node", "worker-1", "--yes", *other)
     assert "-s wlc" in shared_cluster.run("node/w1", ["ipvsadm", "-Sn"]).stdout
     run("rollback", "--yes")
     assert "No changes." in run("diff", manifests, "--node", "worker-1")
