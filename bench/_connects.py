@@ -125,7 +125,7 @@ def serving(cluster: Cluster, endpoints: int) -> Iterator[None]:
 
 def medians(cluster: Cluster, targets: Sequence[Place], connects: int = CONNECTS) -> list[float]:
     """Median microseconds of a connect to each target from the client pod; targets take turns."""
-    return cluster.call(CLIENT, _connect, list(targets), connects)
+    return cluster.call(CLIENT, connect_times, list(targets), connects)
 
 
 def report(cluster: Cluster, services: int, bare: float) -> tuple[float, float, float]:
@@ -149,7 +149,8 @@ def report(cluster: Cluster, services: int, bare: float) -> tuple[float, float, 
     return direct, first, last
 
 
-def _connect(targets: list[Place], connects: int) -> list[float]:
+def connect_times(targets: list[Place], connects: int) -> list[float]:
+    """Median microseconds of a connect from here to each target; targets take turns."""
     times: list[list[int]] = [[] for _ in targets]
     for turn in range(connects + 100):
         for at, target in enumerate(targets):
