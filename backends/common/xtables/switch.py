@@ -182,12 +182,26 @@ def _moved(old: Table, new: Table) -> dict[str, str]:
             leading.setdefault(_target(rule), []).append(name)
     waiting = [n for n, rules in old.chains.items() if new.chains.get(n, rules) != rules]
     moved: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
         if name not in moved:
-            moved[name] = SIDE_PREFIX + _digest(name, *old.chains[name])
+            moved[name] = SIDE_PREFIX + _meaning(name, old.chains, meanings)
             waiting += leading.get(name, ())
     return moved
+
+
+def _meaning(name: str, chains: Mapping[str, Rules], known: dict[str, str]) -> str:
+    """A digest of a chain and of all that it leads to; `known` remembers.
+
+    Its own lines would not do: a killed plan may have left a second name for the same lines that lead elsewhere, and
+    that one is in use.
+    """
+    if name not in known:
+        rules = chains[name]
+        led = (_meaning(t, chains, known) for t in map(_target, rules) if t in chains)
+        known[name] = _digest(name, *rules, *led)
+    return known[name]
 
 
 def _digest(*words: str) -> str:

@@ -136,6 +136,25 @@ def test_a_plan_starts_from_any_moment_of_another(
     assert state == goal
 
 
+def test_second_names_tell_chains_of_the_same_lines_apart() -> None:
+    """A killed plan left `A -> B` beside `A -> old B` under a second name, which the way back must spare."""
+    leads = ("-p tcp -j K8SNETC-B",)
+    hooked = {"PREROUTING": ("-j K8SNETC-A",)}
+    drops = Table({"K8SNETC-D": ("-p tcp -j DROP",)}, {"PREROUTING": ("-j K8SNETC-D",)})
+    full = Table({"K8SNETC-A": leads, "K8SNETC-B": ("-p tcp -j DROP",)}, hooked)
+    old = State({(V4, "nat"): drops, (V4, "filter"): full})
+    idle = {"nat": Table({"K8SNETC-D": ()}, {}), "filter": Table({"K8SNETC-A": leads, "K8SNETC-B": ()}, {})}
+    new = State({(V4, name): table for name, table in idle.items()})
+    state = old
+    for restore in plan(old, new)[:2]:  # both tables have both sides, nothing is marked yet
+        state = commit(state, restore.text)
+    assert seen(state) == seen(old)
+    for restore in plan(state, old):
+        state = commit(state, restore.text)
+        assert seen(state) == seen(old), restore.title
+    assert state == old
+
+
 def test_one_table_changes_in_one_commit() -> None:
     old = State({(V4, "nat"): Table({"K8SNETC-A": ("-p tcp -j DROP",)}, {"OUTPUT": ("-j K8SNETC-A",)})})
     new = State({(V4, "nat"): Table({"K8SNETC-A": ("-p udp -j DROP",)}, {"OUTPUT": ("-j K8SNETC-A",)})})
