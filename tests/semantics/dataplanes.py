@@ -89,6 +89,7 @@ def install(
     old: Mapping[str, Program] | None = None,
 ) -> None:
     """Bring each node from whatever is on it to its program. `old`: what ran there before, if known."""
+    _prepare(dataplane, programs)
     for node, program in programs.items():
         options = dataplane.options
         if dataplane.sockets:
@@ -98,6 +99,18 @@ def install(
         seen = cluster.call(f"node/{node}", _install_here, here, program, (old or {}).get(node), live)
         if dataplane.follows_on:
             _held[cluster.name, node] = seen
+
+
+def _prepare(dataplane: Dataplane, programs: Mapping[str, Program]) -> None:
+    """Import and compile before the nodes' processes are forked: they inherit what would else be done in each anew."""
+    target_for(dataplane.backend, dataplane.options)
+    if dataplane.backend == "ebpf":
+        from k8snetc.backends.ebpf import build, emit, libbpf, lower
+
+        libbpf.library()
+        build.entry()
+        for program in programs.values():
+            build.build(emit.program(lower.lower(program)))
 
 
 def _install_here(dataplane: Dataplane, program: Program, old: Program | None, live: object) -> object:

@@ -81,7 +81,7 @@ ABSENT: dict[str, tuple[Callable[[], Program], str]] = {
     "IPv6": (lambda: only(Family.IPV4), r"struct ipv6 \{|connections6|parse6|extensions\("),
     "services": (
         no_services,
-        r"frontends[46]|endpoints[46]|rewrite[46]|masquerade[46]|cgroup/|reroute|depart|sockets[46]|bpf_redirect|reject[46]",
+        r"frontends[46]|endpoints[46]|rewrite[46]|masquerade[46]|cgroup/|reroute|depart[46]|sockets[46]|bpf_redirect|reject[46]",
     ),
     "policy": (
         no_policy,
