@@ -149,8 +149,8 @@ def test_connections_older_than_any_program_are_cut_where_pods_have_policies(
 ) -> None:
     """Nothing has tracked them, so nobody knows who began: the server's next packet must not begin them anew."""
     lab = policy_lab
-    # With eBPF a datagram of the server that is on its way may be the first one that is seen (docs/decisions/0012).
-    ends = ENDS[:1] if dataplane.backend == "ebpf" else ENDS
+    # TCP alone: a datagram of the server that is on its way may be the first one that is seen (docs/decisions/0012).
+    ends = ENDS[:1]
     with ExitStack() as stack:
         free: dict[str, Flow] = {}
         denied: dict[str, Flow] = {}
