@@ -98,6 +98,7 @@ def _detector(
     manifests: Manifests, options: ContextOptions, pod_networks: tuple[Network, ...], errors: list[Diagnostic]
 ) -> Detector:
     mode = options.detect_local_mode or DetectLocal.CLUSTER_CIDR
+    _unused(options, mode, errors)
     networks: tuple[Network, ...]
     match mode:
         case DetectLocal.CLUSTER_CIDR:
@@ -123,6 +124,17 @@ def _detector(
                 _missing(errors, mode, "how the interfaces' names begin", "give --pod-interface-name-prefix")
                 return None
             return FromInterface(options.pod_interface_name_prefix, prefix=True)
+
+
+def _unused(options: ContextOptions, mode: DetectLocal, errors: list[Diagnostic]) -> None:
+    """What another mode needs: with this one it would mean nothing, while who gave it counts on it."""
+    for flag, value, of in (
+        ("--pod-bridge-interface", options.pod_bridge_interface, DetectLocal.BRIDGE_INTERFACE),
+        ("--pod-interface-name-prefix", options.pod_interface_name_prefix, DetectLocal.INTERFACE_NAME_PREFIX),
+    ):
+        if value is not None and mode is not of:
+            what = f"{value!r} means nothing with --detect-local-mode={mode}"
+            errors.append(Diagnostic(flag, 0, what, f"give --detect-local-mode={of}, or leave it out"))
 
 
 def _missing(errors: list[Diagnostic], mode: DetectLocal, what: str, fix: str) -> None:

@@ -5,26 +5,31 @@ Knows: pydantic's error types. Must not know: files or lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from k8snetc.compiler.document import FieldPath, JsonValue
+from k8snetc.compiler.document import FieldPath
 
 Finding = tuple[FieldPath, str, str]
 
 
-def findings(error: ValidationError, value: JsonValue) -> Iterator[Finding]:
-    """(path of the field, what is wrong, what to do) for each error of an object."""
+def findings(
+    error: ValidationError, original: Callable[[FieldPath], FieldPath] = lambda path: path
+) -> Iterator[Finding]:
+    """(path of the field, what is wrong, what to do) for each error of an object.
+
+    `original`: where a field of what was validated stands in the object that somebody wrote.
+    """
     for detail in error.errors(include_url=False, include_input=True):
-        path: FieldPath = tuple(detail["loc"])
+        path = original(tuple(detail["loc"]))
         context = detail.get("ctx", {})
         if detail["type"] == "refused":
             yield path, _at(path, str(context["what"])), str(context["fix"])
         elif detail["type"] == "refused_all":
             for below, what, fix in context["all"]:
-                place = (*path, *below)
+                place = original((*detail["loc"], *below))
                 yield place, _at(place, what), fix
         else:
             yield (path, *_builtin(path, detail))

@@ -151,6 +151,7 @@ class _State:
         meta = dict(metadata)
         named = self.identify(document, meta, kind)
         origin = Origin(document.file, document.line, name, str(meta["namespace"]), str(meta["name"]))
+        key = (kind.group, name, origin.namespace, origin.name)
         raw: dict[str, object] = {**value, "metadata": meta, "origin": origin}
         try:
             try:
@@ -159,11 +160,12 @@ class _State:
                 # null is the same as absent in Go; the fast path leaves this to the rare case.
                 model = kind.model.model_validate({**_without_nulls(raw), "origin": origin})
         except ValidationError as error:
-            self.explain(document, error)
+            rest = self.explain(document, error, kind, raw)
+            if named and rest is not None and self.seen.setdefault(key, rest) is rest:
+                self.found.setdefault(kind.slot, []).append(rest)
             return
         if not named:
             return
-        key = (kind.group, name, origin.namespace, origin.name)
         before = self.seen.setdefault(key, model)
         if before is model:
             self.found.setdefault(kind.slot, []).append(model)
@@ -214,12 +216,29 @@ class _State:
             fix = "this looks like a template: render it first, as with `helm template`"
         self.diagnostics.append(Diagnostic(document.file, line, what, fix))
 
-    def explain(self, document: Document, error: ValidationError) -> None:
-        """Turn what pydantic found into diagnostics."""
-        from k8snetc.compiler.explain import findings
+    def explain(
+        self, document: Document, error: ValidationError, kind: Kind, raw: dict[str, object]
+    ) -> Object | None:
+        """Turn what pydantic found into diagnostics; the rest of the object, if it is good without what is bad.
 
-        for path, what, fix in findings(error, document.value):
+        pydantic looks at what must hold between fields only where each is good, and `clashes` knows only objects that
+        were read. So what is left without the bad items is looked at too; with an error noted it is never compiled.
+        """
+        from k8snetc.compiler.explain import findings
+        from k8snetc.compiler.salvage import without
+
+        found = list(findings(error))
+        for path, what, fix in found:
             self.error(document, path, what, fix)
+        rest = without(_without_nulls({k: v for k, v in raw.items() if k != "origin"}), (f[0] for f in found))
+        if rest is None:
+            return None
+        try:
+            return kind.model.model_validate({**rest.value, "origin": raw["origin"]})
+        except ValidationError as more:
+            for path, what, fix in findings(more, rest.original):
+                self.error(document, path, what, fix)
+            return None
 
     def warn(self, document: Document, model: Object) -> None:
         """Note what is allowed but hardly meant."""

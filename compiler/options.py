@@ -5,23 +5,26 @@ start-up, so nothing slow may be imported here.
 
 Names are kube-proxy's where it has them, else those of kube-apiserver or kubeadm. The configuration file is a YAML
 mapping of the same names, without the dashes in front; kube-proxy's own spelling is taken too (`cluster-cidr` or
-`clusterCIDR`). A flag wins over the file.
+`clusterCIDR`), and so is its own file as it is (`kube_proxy_config`). A flag wins over the file.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 
 import click
 
 from k8snetc.compiler.diagnostics import Diagnostic, InputError
 from k8snetc.ir.types import Address, Family, Network, PortRange
+
+if TYPE_CHECKING:
+    from k8snetc.compiler.document import FieldPath, JsonValue, Tree
 
 
 class DetectLocal(StrEnum):
@@ -288,28 +291,45 @@ def read_config(path: str) -> dict[str, object]:
                 Diagnostic(path, tree.line, "no mapping", "write one option a line, as `cluster-cidr: ...`")
             )
             continue
-        for key, value in tree.value.items():
-            line = tree.locate((key,))
-            flag = _BY_NAME.get(_plain(key))
-            if flag is None:
-                errors.append(Diagnostic(path, line, f"no option is named {key!r}", _suggest(key)))
-            elif flag.field in values:
+        for path_in_file, field, value in _settings(path, tree, errors):
+            line = tree.locate(path_in_file)
+            key = ".".join(map(str, path_in_file))
+            flag = _BY_NAME[_plain(field)]
+            if flag.field in values:
                 errors.append(
                     Diagnostic(path, line, f"option {flag.name} is there twice", "keep one of the two")
                 )
-            else:
-                try:
-                    values[flag.field] = _config_value(flag, value)
-                except ValueError as error:
-                    fix = (
-                        f"write {flag.name}: {flag.metavar}"
-                        if flag.parse
-                        else f"write {flag.name}: true or false"
-                    )
-                    errors.append(Diagnostic(path, line, f"{key}: {error}", fix))
+                continue
+            try:
+                values[flag.field] = _config_value(flag, value)
+            except ValueError as error:
+                metavar = flag.metavar if flag.parse else "true or false"
+                errors.append(
+                    Diagnostic(path, line, f"{key}: {error}", f"write {path_in_file[-1]}: {metavar}")
+                )
     if errors:
         raise InputError(errors)
     return values
+
+
+def _settings(file: str, tree: Tree, errors: list[Diagnostic]) -> Iterator[tuple[FieldPath, str, JsonValue]]:
+    """(where, which option, its value) of each that a file sets; unknown names become errors."""
+    from k8snetc.compiler.kube_proxy_config import Strange, is_kube_proxys, settings
+
+    assert isinstance(tree.value, dict)
+    if is_kube_proxys(tree.value):
+        for found in settings(tree.value):
+            if isinstance(found, Strange):
+                errors.append(Diagnostic(file, tree.locate(found.path), found.what, found.fix))
+            else:
+                yield found
+        return
+    for key, value in tree.value.items():
+        flag = _BY_NAME.get(_plain(key))
+        if flag is None:
+            errors.append(Diagnostic(file, tree.locate((key,)), f"no option is named {key!r}", _suggest(key)))
+        else:
+            yield (key,), flag.field, value
 
 
 def _config_value(flag: Flag, value: object) -> object:
@@ -354,7 +374,8 @@ def node_options(command: Callable[P, R]) -> Callable[..., R]:
         "--config",
         metavar="FILE",
         type=click.Path(dir_okay=False),
-        help="Read these options from a YAML file, named as the flags are (or as kube-proxy writes them: clusterCIDR).",
+        help="Read these options from a YAML file, named as the flags are (or as kube-proxy writes them: clusterCIDR); "
+        "kube-proxy's own KubeProxyConfiguration will do too.",
     )(wrapper)
     for flag in reversed(FLAGS):
         decorated = _option(flag)(decorated)

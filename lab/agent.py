@@ -60,6 +60,9 @@ class Agent:
         for number, request in requests:
             try:
                 self._handle(number, request)
+            except OSError as error:
+                # What the network refused says it all; where in the agent is for its own defects.
+                self._reply(number, messages.Failure(str(error)))
             except Exception:  # noqa: BLE001 - whatever it is, the one who asked is told
                 self._reply(number, messages.Failure(traceback.format_exc()))
 

@@ -74,7 +74,8 @@ class AgentHandle:
                 self._replies.update(arrived)
             answer = self._replies.pop(number)
         if isinstance(answer, messages.Failure):
-            raise LabError(f"the agent of {self.title} failed:\n{answer.text}")
+            between = "\n" if "\n" in answer.text else " "
+            raise LabError(f"the agent of {self.title} failed:{between}{answer.text}")
         return answer
 
     def ask(self, request: messages.Request) -> object:

@@ -157,7 +157,7 @@ Request = (
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The request could not be done: the agent's traceback."""
+    """The request could not be done: what the kernel said, or the traceback of a defect of the agent."""
 
     text: str
 

@@ -237,3 +237,68 @@ def test_node_ports_out_of_range(tmp_path: Path) -> None:
         node_context(m, ContextOptions(service_node_port_range=PortRange(8000, 9000))).nodeport_range.first
         == 8000
     )
+
+
+def test_what_another_mode_needs_is_refused(cluster: Manifests) -> None:
+    for options, flag in (
+        (ContextOptions(pod_bridge_interface="cni0"), "--pod-bridge-interface"),
+        (ContextOptions(pod_interface_name_prefix="veth"), "--pod-interface-name-prefix"),
+    ):
+        with pytest.raises(
+            InputError, match=f"{flag}: '.*' means nothing with --detect-local-mode=ClusterCIDR"
+        ):
+            node_context(cluster, options)
+
+
+KUBE_PROXY = """
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+bindAddress: 0.0.0.0
+clientConnection: {kubeconfig: /var/lib/kube-proxy/kubeconfig.conf}
+clusterCIDR: 10.244.0.0/16,fd00:1::/48
+hostnameOverride: ""
+mode: %s
+nodePortAddresses: %s
+detectLocalMode: InterfaceNamePrefix
+detectLocal: {bridgeInterface: "", interfaceNamePrefix: veth}
+iptables: {localhostNodePorts: null, masqueradeAll: false, masqueradeBit: null, syncPeriod: 0s}
+ipvs: {scheduler: "", strictARP: false}
+nftables: {masqueradeAll: true}
+conntrack: {maxPerCore: null, tcpBeLiberal: true}
+"""
+
+
+def test_kube_proxys_own_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.conf"
+    path.write_text(KUBE_PROXY % ('""', "null"))
+    expected: dict[str, object] = {
+        "cluster_cidr": (ip_network("10.244.0.0/16"), ip_network("fd00:1::/48")),
+        "detect_local_mode": DetectLocal.INTERFACE_NAME_PREFIX,
+        "pod_interface_name_prefix": "veth",
+        "masquerade_all": False,
+        "conntrack_tcp_be_liberal": True,
+    }
+    assert read_config(str(path)) == expected
+    path.write_text(KUBE_PROXY % ("nftables", "[primary]"))
+    addresses = NodePortAddresses(primary=True)
+    assert read_config(str(path)) == {**expected, "masquerade_all": True, "nodeport_addresses": addresses}
+
+
+def test_errors_in_kube_proxys_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.conf"
+    path.write_text(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclusterCIDr: 10.0.0.0/8\n"
+        "clusterCIDR: ten\niptables: yes-please\ndetectLocal:\n  bridge: cni0\nconntrack:\n  tcpBeLiberal: 7\n"
+    )
+    with pytest.raises(InputError) as caught:
+        read_config(str(path))
+    assert [(d.line, d.what) for d in caught.value.diagnostics] == [
+        (3, "clusterCIDr is no field of KubeProxyConfiguration"),
+        (4, "clusterCIDR: 'ten' is no CIDR block, as 10.0.0.0/8"),
+        (5, "iptables: 'yes-please' is no mapping"),
+        (7, "detectLocal.bridge is no field of KubeProxyConfiguration"),
+        (9, "conntrack.tcpBeLiberal: 7 is neither true nor false"),
+    ]
+    path.write_text("apiVersion: kubeproxy.config.k8s.io/v1alpha2\nkind: KubeProxyConfiguration\n")
+    with pytest.raises(InputError, match="v1alpha2 KubeProxyConfiguration is not known"):
+        read_config(str(path))

@@ -217,6 +217,11 @@ def test_run_keeps_the_working_directory_and_tells_failures(
         shared_cluster.run("node/w1", ["ls", "/nothing-here"])
 
 
+def test_what_the_network_refuses_is_told_in_words(shared_cluster: Cluster) -> None:
+    with pytest.raises(LabError, match=r"failed: \[Errno 19\] No such device$"):
+        shared_cluster.capture("pod/shop/a", "nothing")
+
+
 def test_the_xtables_lock_of_a_node_is_its_own(shared_cluster: Cluster) -> None:
     holder = shared_cluster.popen("node/w1", ["flock", "--no-fork", "/run/xtables.lock", "sleep", "30"])
     try:
