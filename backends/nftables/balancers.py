@@ -16,7 +16,7 @@ by endpoint: such balancers have a chain of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import gcd
 
@@ -58,7 +58,9 @@ class KeySpace:
         return f"{self._place(frontend)}{frontend.port}"
 
     def _place(self, frontend: Frontend) -> str:
-        return f"{frontend.address} . " if self.address else ""
+        if frontend.address is None or not self.address:
+            return ""
+        return f"{words.address_text(frontend.address)} . "
 
 
 def key_spaces(family: Family) -> tuple[KeySpace, KeySpace]:
@@ -80,7 +82,7 @@ class Balancers:
         self._clients = clients
         self._balancers = balancers
         self._with_memory: dict[tuple[str, str, int], str] = {}
-        self.hairpins: set[int] = set()
+        self.hairpins = False
         self.marks = False
 
     def verdict(
@@ -88,15 +90,16 @@ class Balancers:
     ) -> str:
         """Fill the slots of a frontend's balancer, and return the verdict that sends there."""
         balancer = self._balancers[balancer_name]
-        elements = self._map(space, balancer.protocol)
         key = space.slot_key(frontend)
-        for slot, endpoint in enumerate(_slotted(balancer), block * BLOCK):
-            elements.add(f"{key} . {slot}", f"{endpoint.address} . {endpoint.port}")
+        filled = enumerate(_slotted(balancer), block * BLOCK)
+        self._map(space, balancer.protocol).add_all(
+            {f"{key} . {slot}": f"{words.address_text(e.address)} . {e.port}" for slot, e in filled}
+        )
         chain = self._draw(space, balancer.protocol, slots(balancer), block)
         if balancer.affinity is not None and len(balancer.endpoints) > 1:
             chain = self._remembering(space, balancer, balancer.affinity, block, chain)
         if masquerade is not Masquerade.EVERYBODY:
-            self.hairpins.update(int(e.address) for e in balancer.endpoints)
+            self.hairpins = True
         return f"goto {self._marking(chain, masquerade)}"
 
     # --- slots ---
@@ -171,7 +174,13 @@ class Balancers:
             rest -= weight
 
 
-def _slotted(balancer: Balancer) -> Iterator[Endpoint]:
+def _slotted(balancer: Balancer) -> Iterable[Endpoint]:
+    if slots(balancer) == len(balancer.endpoints):
+        return balancer.endpoints
+    return _weighted(balancer)
+
+
+def _weighted(balancer: Balancer) -> Iterator[Endpoint]:
     share = gcd(*(e.weight for e in balancer.endpoints))
     for e in balancer.endpoints:
         for _ in range(e.weight // share):

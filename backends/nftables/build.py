@@ -5,7 +5,7 @@ Knows: how sets and chains are collected. Must not know: what they are for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from k8snetc.backends.nftables import words
 from k8snetc.backends.nftables.model import Chain, NamedSet, Rule, Table
@@ -29,6 +29,14 @@ class Elements:
             raise AssertionError(f"{self.name}: {key} is both {known} and {value}")
         if comment:
             self.comments.setdefault(key, comment)
+
+    def add_all(self, new: Mapping[str, str]) -> None:
+        """Add many elements without comments."""
+        if self.elements.keys().isdisjoint(new):
+            self.elements.update(new)
+            return
+        for key, value in new.items():
+            self.add(key, value)
 
 
 class Builder:

@@ -43,6 +43,11 @@ def _number(value: bytes) -> str:
     return str(int.from_bytes(value, sys.byteorder))
 
 
+@cache
+def _byte(value: bytes) -> str:
+    return f"0x{value[0]:x}"
+
+
 _FIELDS: dict[str, tuple[int, Show]] = {
     "ipv4_addr": (4, inet_ntoa),
     "ip saddr": (4, inet_ntoa),
@@ -50,6 +55,8 @@ _FIELDS: dict[str, tuple[int, Show]] = {
     "ipv6_addr": (16, _ipv6),
     "ip6 saddr": (16, _ipv6),
     "ip6 daddr": (16, _ipv6),
+    "@nh,96,8": (1, _byte),
+    "@nh,128,8": (1, _byte),
     "meta l4proto": (1, _protocol),
     "th dport": (2, _port),
     "tcp dport": (2, _port),

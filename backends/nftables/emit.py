@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from k8snetc.backends.base import Artifact
 from k8snetc.backends.nftables.model import FAMILY_WORDS, TABLE, Chain, NamedSet, Rule, Ruleset, Table
+from k8snetc.backends.nftables.words import SAME_BYTE_SPEC
 from k8snetc.ir.types import Family
 
 
@@ -73,8 +74,11 @@ def _set_lines(one: NamedSet) -> Iterator[str]:
             for key, value in one.elements.items():
                 yield f"\t\t\t{key} : {value},"
         else:
-            for key in one.elements:
-                yield f"\t\t\t{key},"
+            # What is the same in every program doesn't deserve a line for each.
+            width = 8 if SAME_BYTE_SPEC in one.spec else 1
+            keys = list(one.elements)
+            for at in range(0, len(keys), width):
+                yield f"\t\t\t{', '.join(keys[at : at + width])},"
         yield "\t\t}"
     yield "\t}"
 

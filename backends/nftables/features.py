@@ -66,6 +66,12 @@ FEATURES: tuple[Feature, ...] = (
         "CONFIG_NFT_MASQ",
     ),
     Feature(
+        "bytes of a header in a key",
+        "@nh,",
+        "set s { typeof @nh,96,8 . @nh,128,8; }\nchain c { @nh,96,8 . @nh,128,8 @s\n }",
+        "CONFIG_NF_TABLES",
+    ),
+    Feature(
         "address types",
         "fib ",
         "chain c { type nat hook prerouting priority dstnat; policy accept; fib daddr type local drop\n }",

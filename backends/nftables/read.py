@@ -94,7 +94,8 @@ def _set(name: str, lines: list[str], *, is_map: bool) -> NamedSet:
             if listed == "}":
                 break
             shown = _COMMENT.sub("", listed) if '"' in listed else listed
-            key, _, value = shown.removesuffix(",").partition(" : ")
-            elements[key] = value
+            for one in shown.removesuffix(",").split(", "):
+                key, _, value = one.partition(" : ")
+                elements[key] = value
     dynamic = any(s.startswith("flags ") and "dynamic" in s for s in spec)
     return NamedSet(name, tuple(spec), elements, is_map, dynamic)

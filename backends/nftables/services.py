@@ -189,13 +189,22 @@ class _Services:
             # A tunnel's outer packet keeps the mark; it must not be masqueraded again.
             rules.append(f"meta mark & {bit} == {bit} meta mark set meta mark & {rest} masquerade{fully}")
         if self._balancers.hairpins:
-            kind = words.ADDRESS_TYPE[self._family]
-            pairs = self._builder.named("hairpin", f"type {kind} . {kind}")
-            for value in sorted(self._balancers.hairpins):
-                shown = words.value_text(self._family, value)
-                pairs.add(f"{shown} . {shown}")
-            both = f"{words.SADDR[self._family]} . {words.DADDR[self._family]}"
-            # An endpoint that reached itself through its service would answer itself directly.
-            rules.append(f"ct status dnat {both} @hairpin masquerade{fully}")
+            # An endpoint that reached itself through its service would answer itself directly. No endpoint has a
+            # loopback address: what others redirect there is none of our business.
+            local = f"{words.SADDR[self._family]} != {words.LOOPBACK[self._family]}"
+            rules.append(f"ct status dnat {local} {self._itself()} masquerade{fully}")
         if rules:
             self._builder.chain("postrouting", rules, POSTROUTING)
+
+    def _itself(self) -> str:
+        """A match on packets with one address twice: byte for byte, the last one first, because it differs most.
+
+        nft 1.0.6 can't compare two fields, but it can look up a pair of bytes among those that are equal. A set of
+        the endpoints' own addresses would have as many elements as there are endpoints.
+        """
+        same = self._builder.named(words.SAME_BYTE, words.SAME_BYTE_SPEC)
+        for byte in range(256):
+            same.add(f"0x{byte:x} . 0x{byte:x}")
+        source, size = words.SADDR_BITS[self._family], self._family.bits
+        places = range(source + size - 8, source - 8, -8)
+        return " ".join(f"@nh,{at},8 . @nh,{at + size},8 @{words.SAME_BYTE}" for at in places)

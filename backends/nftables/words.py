@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address
+from socket import inet_ntoa
 
 from k8snetc.ir.types import Address, Family, Origin, PortRange, Prefix, Protocol
 
@@ -20,6 +21,11 @@ SADDR = {Family.IPV4: "ip saddr", Family.IPV6: "ip6 saddr"}
 DADDR = {Family.IPV4: "ip daddr", Family.IPV6: "ip6 daddr"}
 ADDRESS_TYPE = {Family.IPV4: "ipv4_addr", Family.IPV6: "ipv6_addr"}
 LOOPBACK = {Family.IPV4: "127.0.0.0/8", Family.IPV6: "::1"}
+SADDR_BITS = {Family.IPV4: 96, Family.IPV6: 64}
+"""Where the source address begins in the network header, in bits; the destination follows it."""
+SAME_BYTE = "same-byte"
+"""The set of all pairs of two equal bytes."""
+SAME_BYTE_SPEC = "typeof @nh,96,8 . @nh,128,8"
 PORT = "meta l4proto . th dport"
 """Protocol and destination port, as the end of a key."""
 
@@ -34,6 +40,11 @@ def value_text(family: Family, value: int) -> str:
     return str(IPv4Address(value)) if family is Family.IPV4 else str(IPv6Address(value))
 
 
+def address_text(address: Address) -> str:
+    """An address. The same as `str` says, but ten times as fast for IPv4."""
+    return inet_ntoa(int(address).to_bytes(4, "big")) if isinstance(address, IPv4Address) else str(address)
+
+
 def prefix_text(family: Family, prefix: Prefix) -> str:
     """A prefix; one address without its length."""
     shown = value_text(family, prefix.value)
@@ -42,7 +53,7 @@ def prefix_text(family: Family, prefix: Prefix) -> str:
 
 def destination(address: Address, port: int) -> str:
     """What `dnat to` takes."""
-    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+    return f"{address_text(address)}:{port}" if address.version == 4 else f"[{address}]:{port}"
 
 
 def ports(protocol: Protocol | None, ranges: Sequence[PortRange]) -> str:
@@ -81,7 +92,9 @@ def hashed(kind: str, *identity: str) -> str:
 
 def comment(text: str) -> str:
     """Text that can stand between the quotes of a comment: printable ASCII, no quote, not too long."""
-    clean = "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)
+    clean = text
+    if not (text.isascii() and text.isprintable()) or '"' in text or "\\" in text:
+        clean = "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)
     if len(clean) > COMMENT_LIMIT:
         half = (COMMENT_LIMIT - 3) // 2
         clean = f"{clean[:half]}...{clean[-half:]}"

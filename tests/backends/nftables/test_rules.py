@@ -19,6 +19,7 @@ from k8snetc.backends.nftables.transaction import changes, transaction
 from k8snetc.backends.nftables.words import COMMENT_LIMIT, comment, duration
 from k8snetc.ir.addresses import address_of
 from k8snetc.ir.types import (
+    Address,
     Balance,
     Balancer,
     Endpoint,
@@ -61,6 +62,34 @@ def cluster(services: int, endpoints: int, *, extra: int = 0) -> Program:
     return verify(Program(node, tuple(balancers), tuple(frontends)))
 
 
+def in_ipv6(program: Program) -> Program:
+    """The same services at IPv6 addresses."""
+    network = int(ip_address("fd00::"))
+
+    def moved(address: Address) -> Address:
+        return address_of(Family.IPV6, network | int(address))
+
+    return verify(
+        replace(
+            program,
+            node=Node("n", (Family.IPV6,), detector=SourceIn((ip_network("fd00::/16"),))),
+            balancers=tuple(
+                replace(
+                    b,
+                    family=Family.IPV6,
+                    endpoints=tuple(replace(e, address=moved(e.address)) for e in b.endpoints),
+                )
+                for b in program.balancers
+            ),
+            frontends=tuple(
+                replace(f, family=Family.IPV6, address=moved(f.address))
+                for f in program.frontends
+                if f.address
+            ),
+        )
+    )
+
+
 def only_table(model: Ruleset) -> Table:
     (table,) = model.tables
     return table
@@ -77,7 +106,7 @@ def test_an_endpoint_is_a_change_of_elements() -> None:
     before, after = lower(cluster(500, 4)), lower(cluster(500, 4, extra=1))
     commands = transaction(before, after)
     assert commands is not None
-    # The slot, the balancer of the next size (once for the node), the verdict, the hairpin pair.
+    # The slot, the balancer of the next size (once for the node), the verdict.
     assert commands.size < 12
     assert "flush" not in commands.text
     again = transaction(lower(cluster(500, 5)), lower(cluster(500, 5, extra=1)))
@@ -86,6 +115,24 @@ def test_an_endpoint_is_a_change_of_elements() -> None:
     assert {c.symbol for c in changes(before, after)} == {"+", "~"}
     assert transaction(before, before) is None
     assert changes(before, before) == ()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_hairpins_are_told_by_every_byte_and_cost_no_element_for_an_endpoint(version: int) -> None:
+    program = cluster(40, 5)
+    if version == 6:
+        program = in_ipv6(program)
+    table = only_table(lower(program))
+    size, source = (
+        (32, 96) if version == 4 else (128, 64)
+    )  # RFC 791, RFC 8200: bits before the source address
+    (rule,) = (r.text for c in table.chains for r in c.rules if "@same-byte" in r.text)
+    asked = re.findall(r"@nh,(\d+),8 \. @nh,(\d+),8 @same-byte", rule)
+    assert {(int(a), int(b)) for a, b in asked} == {(at, at + size) for at in range(source, source + size, 8)}
+    (same,) = (s for s in table.sets if s.name == "same-byte")
+    pairs = [tuple(int(part, 16) for part in key.split(" . ")) for key in same.elements]
+    assert pairs == [(byte, byte) for byte in range(256)]
+    assert sum(len(s.elements) for s in table.sets) < 40 * 5 + 40 + 256 + 5
 
 
 def test_comments_are_no_difference() -> None:
