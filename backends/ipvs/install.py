@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.common import conntrack
+from k8snetc.backends.common.bridges import unjudged_bridges
 from k8snetc.backends.common.run import CommandError, run
 from k8snetc.backends.common.xtables.canonical import aligned
 from k8snetc.backends.common.xtables.foreign import warnings
@@ -52,14 +54,16 @@ class IpvsTarget:
     def desired(self, program: Program) -> State:
         """What the program looks like here. Raises `UnsupportedError` with all gaps at once."""
         options = self._options
-        state = state_of(
-            lower(
-                program,
-                comments=options.comments,
-                scheduler=options.ipvs_scheduler,
-                strict_arp=options.ipvs_strict_arp,
-            )
+        model = lower(
+            program,
+            comments=options.comments,
+            scheduler=options.ipvs_scheduler,
+            strict_arp=options.ipvs_strict_arp,
         )
+        gaps = list(unjudged_bridges(program))
+        if gaps:
+            raise UnsupportedError(self.name, gaps)
+        state = state_of(model)
         if REUSE in state.sysctls and _release() < (5, 9):
             # There, mode 1 delays a client's connection from a port used before by a second (with conntrack).
             state = replace(state, sysctls={**state.sysctls, REUSE: "0"})
@@ -70,8 +74,13 @@ class IpvsTarget:
         return State()
 
     def grounded(self, goal: State, before: State) -> State:
-        """`goal`, and the settings it doesn't speak of as they were before the first apply."""
-        return replace(goal, sysctls={**KERNEL_DEFAULTS, **before.sysctls, **goal.sysctls})
+        """`goal`, and the settings it doesn't speak of as they were before the first apply.
+
+        Those of strict ARP only once nothing is served any more: until then somebody else may want them, too.
+        """
+        others = {s.name for s in STRICT_ARP} if goal.services else frozenset()
+        was = {name: value for name, value in before.sysctls.items() if name not in others}
+        return replace(goal, sysctls={**KERNEL_DEFAULTS, **was, **goal.sysctls})
 
     def observe(self) -> State:
         """All that is ours in the kernel."""
@@ -80,7 +89,7 @@ class IpvsTarget:
             text = run(["ipvsadm", "-Sn"])
             connections = parse_connections(TABLE.read_text("ascii")) if " -w 0\n" in text else {}
             seen = parse_services(text, connections)
-        names = [s.name for s in (*SYSCTLS, *ANSWERS, *(STRICT_ARP if self._options.ipvs_strict_arp else ()))]
+        names = [s.name for s in (*SYSCTLS, *ANSWERS, *STRICT_ARP)]
         there = {n: p.read_text("ascii").strip() for n in names if (p := _setting(n)).exists()}
         values = {n: there.get(n, KERNEL_DEFAULTS.get(n, "")) for n in names}
         return replace(seen, addresses=_addresses(), sysctls=values, xtables=self._tools.observe())

@@ -40,6 +40,8 @@ REFUSE = "K8SNETC-REFUSE"
 
 _NEW = " -m conntrack --ctstate NEW"
 _FROM_IPVS = " -m ipvs --ipvs"
+_FOR_OTHERS = f"{_FROM_IPVS} -m owner ! --socket-exists"
+"""What IPVS sends on for somebody else. A source address would not tell: anybody can write the node's into a packet."""
 _LOOPBACK = {Family.IPV4: "127.0.0.0/8", Family.IPV6: "::1/128"}
 
 
@@ -123,7 +125,7 @@ def filter_table(
         for one in known:
             outgoing.add(f"{_FROM_IPVS}{one} -j RETURN")
     if policy is not None and serves:
-        outgoing.add(f"{_FROM_IPVS} -m addrtype ! --src-type LOCAL -j {policy}")
+        outgoing.add(f"{_FOR_OTHERS} -j {policy}")
     if refuse:
         outgoing.add(f" -m ipvs ! --ipvs{_NEW} -j {REFUSE}")
 

@@ -54,8 +54,8 @@ IN_VM = pytest.param(
 IN_WHOLE_VM = pytest.param(IN_VM.values[0], id="ipvs", marks=pytest.mark.vm(whole=True))
 """The same for what only `make vm` runs."""
 
-_held: dict[tuple[str, str], object] = {}
-"""What the nodes of labs hold that are not emptied between cases, by lab and node."""
+_held: dict[tuple[str, str], tuple[Program, object]] = {}
+"""Of nodes that are not emptied between cases, by lab and node: the program, and what was seen of it."""
 
 
 @contextmanager
@@ -95,10 +95,14 @@ def install(
         if dataplane.sockets:
             options = replace(options, cgroup=str(cluster.cgroup(node)))
         here = replace(dataplane, options=options)
-        live = _held.pop((cluster.name, node), None)
-        seen = cluster.call(f"node/{node}", _install_here, here, program, (old or {}).get(node), live)
+        held = _held.pop((cluster.name, node), None)
+        if held is not None and held[0] == program and old is None:
+            seen = held[1]  # as it is; whatever is still tracked was judged by the same program
+        else:
+            live = None if held is None else held[1]
+            seen = cluster.call(f"node/{node}", _install_here, here, program, (old or {}).get(node), live)
         if dataplane.follows_on:
-            _held[cluster.name, node] = seen
+            _held[cluster.name, node] = (program, seen)
 
 
 def _prepare(dataplane: Dataplane, programs: Mapping[str, Program]) -> None:
@@ -123,5 +127,6 @@ def _install_here(dataplane: Dataplane, program: Program, old: Program | None, l
     seen = target.observe()
     left = target.changes(seen, goal)
     assert not left, f"what is installed differs from what was meant: {left[:3]}"
-    target.cut(old, program)
+    if live is None or old is not None:  # else nothing is tracked
+        target.cut(old, program)
     return seen if dataplane.follows_on else None

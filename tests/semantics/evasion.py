@@ -31,13 +31,14 @@ UNREACHABLE = {0: (3, 3), 1: (1, 4)}
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Packets from a place. `passes`: whether policy lets them through."""
+    """Packets from a place. `passes`: whether policy lets them through; `service`: whether a service has to."""
 
     name: str
     place: str
     packets: tuple[bytes, ...]
     mark: bytes
     passes: bool = False
+    service: bool = False
 
 
 def address(name: str, family: int) -> Address:
@@ -55,13 +56,23 @@ def attempts() -> Iterator[Attempt]:
     marks = (f"<attempt {n}>".encode() for n in count())
 
     def attempt(
-        name: str, sender: str, make: Callable[[bytes], bytes | tuple[bytes, ...]], *, passes: bool = False
+        name: str,
+        sender: str,
+        make: Callable[[bytes], bytes | tuple[bytes, ...]],
+        *,
+        passes: bool = False,
+        service: bool = False,
     ) -> Attempt:
         mark = next(marks)
         made = make(mark)
         place = "client/out" if sender == "out" else f"pod/{sender}"
         return Attempt(
-            f"{name} from {sender}", place, (made,) if isinstance(made, bytes) else made, mark, passes
+            f"{name} from {sender}",
+            place,
+            (made,) if isinstance(made, bytes) else made,
+            mark,
+            passes,
+            service,
         )
 
     for family, sender in product((0, 1), SENDERS):
@@ -78,6 +89,11 @@ def attempts() -> Iterator[Attempt]:
     for family, target in product((0, 1), ("x/c", "x/e", "out")):
         for name, make in _leaving(target, family):
             yield attempt(f"IPv{(4, 6)[family]} {name} to {target}", "y/a", make)
+    for family, sender in product((0, 1), SENDERS):
+        for name, make, passes in _services(sender, family):
+            yield attempt(
+                f"IPv{(4, 6)[family]} {name}", sender, make, passes=passes and sender != "out", service=True
+            )
 
 
 _Made = tuple[str, Callable[[bytes], bytes | tuple[bytes, ...]], bool]
@@ -116,6 +132,25 @@ def _segments(sender: str, family: int) -> Iterator[_Made]:
                 (own, 4100 + f), (a, 81), f, sequence=5, acknowledged=9, payload=m
             ),
             False,
+        )
+
+
+def _services(sender: str, family: int) -> Iterator[_Made]:
+    """The first segment of a connection to a service of the pod that x may reach, from whom it may and may not."""
+    vip, port = ip_address(cluster.SERVICES["web"][0][family]), cluster.SERVICES["web"][1]
+    # Not from the pod's own address: whoever bears that is the pod, which reaches itself (docs/semantics.md).
+    sources = {"its own": address(sender, family), "its service's": vip}
+    sources |= {f"{n}'s": address(n, family) for n in cluster.PODS}
+    for (number, (name, source)), (place, target) in product(
+        enumerate(sources.items()),
+        (("the ClusterIP", (vip, 8000)), ("a NodePort", (address("w1", family), port))),
+    ):
+        yield (
+            f"segment to {place} from {name} address",
+            lambda m, s=source, t=target, n=number: packets.tcp(  # type: ignore[misc]
+                (s, 4600 + n), t, packets.SYN, sequence=5, payload=m
+            ),
+            name == "its own",
         )
 
 

@@ -60,11 +60,12 @@ def _gaps(program: Program) -> list[str]:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dataplane", ONE_EACH)
+@pytest.mark.parametrize("dataplane", [*ONE_EACH, dataplanes.IN_WHOLE_VM])
 def test_policy_holds_between_ports_of_a_bridge_or_is_refused(
     bridged: Cluster, dataplane: dataplanes.Dataplane
 ) -> None:
     lab = bridged
+    dataplanes.forget(lab)
     lab.reset("w1")
     documents = [*cluster.documents(), *(d for d in yaml.safe_load_all(ONLY_B) if d)]
     programs = {"w1": programs_of(documents)["w1"]}
@@ -85,7 +86,7 @@ def test_policy_holds_between_ports_of_a_bridge_or_is_refused(
             f"pod/{pod}", ["ip", "neighbour", "flush", "all"]
         )  # neighbours must be found under policy, too
     probes = {
-        Probe(f"pod/{source}", ip_address(address), Protocol.TCP, 80, timeout=3): outcome
+        Probe(f"pod/{source}", ip_address(address), Protocol.TCP, 80, timeout=3 * dataplane.slowness): outcome
         for (source, target), outcome in FLOWS.items()
         for address in cluster.pod_addresses(target[0], target[2:], "w1")
     }

@@ -42,10 +42,12 @@ def _interface(topology: Topology, client: str) -> str:
     return wiring.interface(topology, place) if isinstance(place, Pod) and place.node == NODE else "eth0"
 
 
-def disagreements(cluster: Cluster, program: Program, probes: Sequence[Probe]) -> list[str]:
+def disagreements(
+    cluster: Cluster, program: Program, probes: Sequence[Probe], *, patience: float = PATIENCE
+) -> list[str]:
     """Send the probes; say of each that went another way than the interpreter allows which, how and why.
 
-    Silence where an answer was due is tried again with more patience: the machine may be busy.
+    Silence where an answer was due is tried again with more patience (seconds): the machine may be busy.
     """
     interpreter = Interpreter(program)
     late: list[Probe] = []
@@ -56,8 +58,8 @@ def disagreements(cluster: Cluster, program: Program, probes: Sequence[Probe]) -
             packet = packet_of(cluster.topology, probe)
             expected = interpreter.run(packet)
             problem = disagreement(cluster.topology, packet, expected, got)
-            if problem is not None and got.outcome is Outcome.TIMEOUT and probe.timeout < PATIENCE:
-                again.append(replace(probe, timeout=PATIENCE))
+            if problem is not None and got.outcome is Outcome.TIMEOUT and probe.timeout < patience:
+                again.append(replace(probe, timeout=patience))
             elif problem is not None:
                 steps = "; ".join(s.text for s in expected.steps)
                 wrong.append(f"{probe}: {got}, but {problem} ({steps})")

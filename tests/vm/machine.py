@@ -31,12 +31,12 @@ from tests.vm.kernel import REPOSITORY, Kernel, KernelError, cache_dir, kernel
 QEMU = "qemu-system-x86_64"
 KERNEL_MODULES = (
     "ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_lblc ip_vs_lblcr ip_vs_dh ip_vs_sh ip_vs_sed "
-    "ip_vs_nq ip_vs_mh ip_vs_fo ip_vs_ovf dummy veth bridge vxlan ipip ip6_tunnel nf_conntrack "
+    "ip_vs_nq ip_vs_mh ip_vs_fo ip_vs_ovf dummy veth bridge br_netfilter vxlan ipip ip6_tunnel nf_conntrack "
     "nf_conntrack_netlink nf_nat nf_tables nft_compat nft_chain_nat nft_ct nft_fib_inet nft_limit nft_log "
     "nft_masq nft_nat nft_numgen nft_hash nft_redir nft_reject_inet ip_tables ip6_tables iptable_filter "
     "iptable_nat iptable_mangle iptable_raw ip6table_filter ip6table_nat ip6table_mangle ip6table_raw "
     "xt_set xt_addrtype xt_comment xt_conntrack xt_ipvs xt_mark xt_MASQUERADE xt_nat xt_multiport "
-    "xt_recent xt_sctp xt_statistic xt_tcpudp ip_set_bitmap_port ip_set_hash_ip ip_set_hash_ipport "
+    "xt_owner xt_recent xt_sctp xt_statistic xt_tcpudp ip_set_bitmap_port ip_set_hash_ip ip_set_hash_ipport "
     "ip_set_hash_ipportip ip_set_hash_ipportnet ip_set_hash_net ip_set_hash_netport ip_set_list_set "
     "act_bpf cls_bpf cls_u32 sch_ingress "
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.kernel import REPOSITORY, KernelError
-from tests.vm.machine import QEMU, Process, Vm, VmError
+from tests.vm.machine import KERNEL_MODULES, QEMU, Process, Vm, VmError
 
 GUEST_VARIABLE = "K8SNETC_VM_GUEST"
 """Set in the environment of the tests that run in the guest."""
@@ -126,7 +126,8 @@ class VmPlugin:
             prepare = getattr(module.obj, "prepare_on_host", None) if module is not None else None
             if prepare is not None:
                 prepare()
-        self._vm = Vm.boot(memory=MEMORY_MIB, processors=PROCESSORS)
+        modules = os.environ.get("K8SNETC_VM_MODULES", KERNEL_MODULES)
+        self._vm = Vm.boot(memory=MEMORY_MIB, processors=PROCESSORS, modules=modules)
         files = list(dict.fromkeys(str(i.path) for i in mine))
         environment = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED_ENVIRONMENT)}
         environment |= {GUEST_VARIABLE: "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}

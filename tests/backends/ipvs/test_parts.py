@@ -306,3 +306,30 @@ def test_only_what_is_idle_is_collected() -> None:
     assert [s.size for s in target.collecting(live)] == [1]
     assert changes.collected_lines(live, live) == ["-d -t 10.96.0.1:80 -r 10.244.1.1:80"]
     assert not target.collecting(State())
+
+
+def test_strict_arp_is_put_back_at_the_end_and_not_taken_from_others() -> None:
+    from k8snetc.backends.ipvs.install import IpvsTarget
+    from k8snetc.backends.target import InstallOptions
+
+    ignore, vs = "net.ipv4.conf.all.arp_ignore", "net.ipv4.vs.conntrack"
+    wanted = program(balancer("10.244.1.2:80"))
+    before = State(sysctls={ignore: "0", vs: "0"})
+    loose, strict = (IpvsTarget(InstallOptions(ipvs_strict_arp=on)) for on in (False, True))
+    assert strict.grounded(strict.desired(wanted), before).sysctls[ignore] == "1"
+    assert ignore not in loose.grounded(loose.desired(wanted), before).sysctls
+    for target in (loose, strict):
+        gone = target.grounded(target.empty(), before).sysctls
+        assert (gone[ignore], gone[vs]) == ("0", "0")
+
+
+def test_pods_whose_packets_no_rule_sees_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    from k8snetc.backends.base import Gap
+    from k8snetc.backends.ipvs import install
+    from k8snetc.backends.target import InstallOptions
+
+    gap = Gap("the pod 10.244.1.2 is behind the bridge cbr0", "modprobe br_netfilter", ORIGIN)
+    monkeypatch.setattr(install, "unjudged_bridges", lambda _: iter([gap]))
+    with pytest.raises(UnsupportedError) as refused:
+        install.IpvsTarget(InstallOptions()).desired(program(balancer("10.244.1.2:80")))
+    assert refused.value.gaps == (gap,)
