@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
 FieldPath = tuple[str | int, ...]
@@ -17,29 +19,64 @@ class Flaw:
     fix: str
 
 
+class Shortcut(NamedTuple):
+    """An object that was read at once: its `value` without those fields that are `made`, of what they mean, already.
+
+    `colons` is their number in the object's JSON without blanks: fewer than in its text if a key is there twice.
+    """
+
+    value: dict[str, JsonValue]
+    made: Mapping[str, object]
+    colons: int
+
+
+ReadAtOnce = Callable[[bytes], Shortcut | None]
+"""Reads an object from its JSON text (UTF-8), or leaves it to those who find errors."""
+
+
 @dataclass(slots=True)
 class Tree:
-    """One value that was read from a text, the line where it begins, and, if it is a List, its items' lines."""
+    """One value that was read from a text, the line where it begins, and, if it is a List, its items' lines.
+
+    `made` is what `Shortcut.made` says of some of the items, by their number.
+    """
 
     line: int
     value: JsonValue
     item_lines: tuple[int, ...] = ()
+    made: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
 
     def locate(self, path: FieldPath) -> int:
         """The line of a field, or of the deepest part of its path that exists. Slow: for error messages."""
         raise NotImplementedError
 
+    def item(self, number: int) -> JsonValue:
+        """An item of the List, whole: read once more where a part of it was made already. Slow: for error messages."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One object of a file: `value` as JSON has it, and where it stands in the tree that holds it."""
+    """One object of a file: `value` as JSON has it, and where it stands in the tree that holds it.
+
+    Fields that are `made` already, of what they mean, are not in the value.
+    """
 
     file: str
     line: int
     value: dict[str, JsonValue]
     tree: Tree
     path: FieldPath = ()
+    made: Mapping[str, object] | None = None
 
     def locate(self, path: FieldPath) -> int:
         """The line of a field of this object. Slow: for error messages."""
         return self.tree.locate(self.path + path)
+
+    def whole(self) -> Document:
+        """The same with nothing made."""
+        number = self.path[-1]
+        assert isinstance(number, int)  # only items of Lists are read at once
+        value = self.tree.item(number)
+        assert isinstance(value, dict)
+        return replace(self, value=value, made=None)

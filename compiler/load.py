@@ -10,14 +10,15 @@ import codecs
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 from k8snetc.compiler.diagnostics import Diagnostic
-from k8snetc.compiler.document import Document, FieldPath, Flaw, JsonValue, Tree
+from k8snetc.compiler.document import Document, FieldPath, Flaw, JsonValue, ReadAtOnce, Tree
 
 SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "<stdin>"
+WORTH = 200_000  # bytes of a file from which on its objects are read in a quicker way
 
 
 class Blob(NamedTuple):
@@ -73,6 +74,7 @@ class Documents:
         *,
         path: FieldPath = (),
         default: tuple[str, str] | None = None,
+        made: Mapping[str, object] | None = None,
     ) -> Iterator[Document]:
         """The object, or the objects of a List. `default`: apiVersion and kind that a typed list gives its items."""
         if not isinstance(value, dict):
@@ -102,11 +104,12 @@ class Documents:
             for i, item in enumerate(items):
                 place = (*path, "items", i)
                 at = lines[i] if i < len(lines) else tree.locate(place)
-                yield from self._objects(file, tree, item, at, path=place, default=inner)
+                known = tree.made.get(i) if not path else None
+                yield from self._objects(file, tree, item, at, path=place, default=inner, made=known)
             return
         if default is not None and "kind" not in value:
             value = {"apiVersion": default[0], "kind": default[1], **value}
-        yield Document(file, line, value, tree, path)
+        yield Document(file, line, value, tree, path, made)
 
 
 _JSON_START = re.compile(rb"[ \t\r\n]*[\[{]")
@@ -125,7 +128,7 @@ def trees(file: str, data: bytes) -> Iterator[Tree | Flaw]:
         if _JSON_START.match(data) or file.endswith(".json"):
             from k8snetc.compiler import read_json
 
-            found = list(read_json.read(data))
+            found = list(read_json.read(data, _at_once(data)))
             if file.endswith(".json") or not any(
                 isinstance(f, Flaw) and f.what.startswith("broken") for f in found
             ):
@@ -137,7 +140,16 @@ def trees(file: str, data: bytes) -> Iterator[Tree | Flaw]:
         return
     from k8snetc.compiler import read_yaml_fast
 
-    yield from read_yaml_fast.read(text.replace("\r\n", "\n") if "\r" in text else text)
+    yield from read_yaml_fast.read(text.replace("\r\n", "\n") if "\r" in text else text, _at_once(text))
+
+
+def _at_once(text: bytes | str) -> ReadAtOnce | None:
+    """Who reads objects of which there may be very many; its import does not pay for few."""
+    if len(text) < WORTH:
+        return None
+    from k8snetc.compiler import quick_slices
+
+    return quick_slices.read
 
 
 def _no_text(line: int, encoding: str) -> Flaw:

@@ -152,11 +152,14 @@ class _State:
         named = self.identify(document, meta, kind)
         origin = Origin(document.file, document.line, name, str(meta["namespace"]), str(meta["name"]))
         key = (kind.group, name, origin.namespace, origin.name)
-        raw: dict[str, object] = {**value, "metadata": meta, "origin": origin}
+        raw: dict[str, object] = {**value, **(document.made or {}), "metadata": meta, "origin": origin}
         try:
             try:
                 model = kind.model.model_validate(raw)
             except ValidationError:
+                if document.made is not None:
+                    self.add(document.whole())
+                    return
                 # null is the same as absent in Go; the fast path leaves this to the rare case.
                 model = kind.model.model_validate({**_without_nulls(raw), "origin": origin})
         except ValidationError as error:

@@ -6,7 +6,8 @@ Must not know: other objects (what must be unique between objects is `manifests`
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     ConfigDict,
@@ -15,7 +16,6 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
-from pydantic.dataclasses import dataclass
 
 from k8snetc.compiler.fields import (
     EndpointAddressField,
@@ -55,6 +55,7 @@ class Conditions(Model):
     terminating: Flag | None = None
 
 
+_UNSET = Conditions()
 _SERVING = Conditions(ready=True, serving=True, terminating=False)
 _SERVING_AS_READ = {"ready": True, "serving": True, "terminating": False}
 
@@ -79,15 +80,18 @@ def _endpoint_addresses(value: object) -> tuple[Address, ...]:
     return tuple(addresses)
 
 
-@dataclass(frozen=True, slots=True, config=ConfigDict(alias_generator=api_name, extra="ignore"))
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One endpoint of a slice. All its addresses are the same pod; a node uses the first (discovery/v1).
 
-    A dataclass with slots: 100,000 of them take 13 MB, as models 110 MB.
+    A dataclass with slots: 100,000 of them take 13 MB, as models 110 MB. pydantic makes them from what was read and
+    takes those that are made already (`quick_slices`) as they are.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(alias_generator=api_name, extra="ignore")
+
     addresses: Annotated[tuple[Address, ...], PlainValidator(_endpoint_addresses)]
-    conditions: Annotated[Conditions, WrapValidator(_conditions)] = Conditions()
+    conditions: Annotated[Conditions, WrapValidator(_conditions)] = _UNSET
     hostname: Text = ""
     node_name: Text = ""
     zone: Text = ""

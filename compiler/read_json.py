@@ -12,21 +12,33 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import orjson
 
-from k8snetc.compiler.document import FieldPath, Flaw, JsonValue, Tree
+from k8snetc.compiler.document import FieldPath, Flaw, JsonValue, ReadAtOnce, Tree
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 _ITEMS = re.compile(rb'^( *|\t*)"items": \[(\n\s+\{\n)', re.MULTILINE)
 _ESCAPED_COLONS = (b"\\u003a", b"\\u003A")
 
 
-def read(data: bytes) -> Iterator[Tree | Flaw]:
-    """The values of a JSON text in UTF-8 (one, or several after another), with the flaws of what can't be read."""
+def read(data: bytes, at_once: ReadAtOnce | None = None) -> Iterator[Tree | Flaw]:
+    """The values of a JSON text in UTF-8 (one, or several after another), with the flaws of what can't be read.
+
+    `at_once` may read items of a large List.
+    """
+    if at_once is not None:
+        from k8snetc.compiler import read_json_list  # msgspec: not for small texts
+
+        found = read_json_list.read(data, at_once)
+        if found is not None:
+            tree = JsonTree(_first_line(data), found.value, found.lines, found.made, data=data)
+            tree.places = found.places
+            yield tree
+            return
     try:
         value: JsonValue = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -38,10 +50,13 @@ def read(data: bytes) -> Iterator[Tree | Flaw]:
             yield from flaws
             return
     tree = JsonTree(1, value, data=data)
-    start = _skip(data[:4096].decode("utf-8", "replace"), 0)
-    tree.line = 1 + data.count(b"\n", 0, start)
+    tree.line = _first_line(data)
     tree.item_lines = tuple(_item_lines(tree, value))
     yield tree
+
+
+def _first_line(data: bytes) -> int:
+    return 1 + data.count(b"\n", 0, _skip(data[:4096].decode("utf-8", "replace"), 0))
 
 
 def _keys_agree(data: bytes, value: JsonValue) -> bool:
@@ -62,10 +77,13 @@ def _read_several(data: bytes) -> Iterator[Tree | Flaw]:
     while at < len(text):
         line = 1 + text.count("\n", 0, at)
         try:
-            value, end = decoder.raw_decode(text, at)
-        except _DuplicateError:
-            yield from _duplicates(text[at:], line)
-            return
+            try:
+                value, end = decoder.raw_decode(text, at)
+            except _DuplicateError:
+                end = _decode(text, at)[1]  # it may be broken as well, and that comes first
+                yield from _duplicates(text[at:end], line)
+                at = _skip(text, end)
+                continue
         except json.JSONDecodeError as error:
             yield Flaw(
                 error.lineno,
@@ -86,11 +104,12 @@ def _read_several(data: bytes) -> Iterator[Tree | Flaw]:
 class JsonTree(Tree):
     """A JSON value that can find the line of each of its fields in its text.
 
-    `start` is where the value begins, in characters.
+    `start` is where the value begins, in characters; `places` are those of items that were read one by one, in bytes.
     """
 
     data: bytes = b""
     start: int = 0
+    places: Sequence[tuple[int, int]] = ()
     _text: str | None = field(default=None, repr=False)
     _items: tuple[int, ...] | None = field(default=None, repr=False)
 
@@ -109,6 +128,11 @@ class JsonTree(Tree):
             if path[1] < len(offsets):
                 at, path = offsets[path[1]], path[2:]
         return 1 + self.text.count("\n", 0, _find(self.text, at, path))
+
+    def item(self, number: int) -> JsonValue:
+        """An item that was read one by one, whole."""
+        start, end = self.places[number]
+        return cast(JsonValue, orjson.loads(self.data[start:end]))
 
     def item_offsets(self) -> tuple[int, ...]:
         """Where each of `items` begins in the text; scanned once."""

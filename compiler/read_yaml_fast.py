@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
-
-import orjson
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from k8snetc.compiler import read_yaml
-from k8snetc.compiler.document import FieldPath, Flaw, JsonValue, Tree
+from k8snetc.compiler.document import FieldPath, Flaw, JsonValue, ReadAtOnce, Tree
+
+if TYPE_CHECKING:
+    from k8snetc.compiler.read_json_list import Items
 
 WORTH: Final = 200_000  # characters of a text from which on this pays
 CHUNK: Final = 2_000_000  # characters that are read at a time, so that memory does not grow with the file
@@ -55,8 +56,8 @@ _ITEM = rf"- (?:{_KEY}:(?: (?:{_VALUE})\n(?!(?P=a)   )|\n)|(?:{_VALUE})\n(?!(?P=
 _HARMLESS: Final = re.compile(rf"(?>(?:(?P<a>(?> {{0,60}}))(?>{_ENTRY}|{_ITEM})|#[ -~]*\n)*)")
 
 
-def read(text: str) -> Iterator[Tree | Flaw]:
-    """What `read_yaml.read` yields; a List as several, each with some of its items."""
+def read(text: str, at_once: ReadAtOnce | None = None) -> Iterator[Tree | Flaw]:
+    """What `read_yaml.read` yields; a List as several, each with some of its items. `at_once` may read items."""
     if len(text) < WORTH:
         yield from read_yaml.read(text)
         return
@@ -65,7 +66,7 @@ def read(text: str) -> Iterator[Tree | Flaw]:
     for first, part in read_yaml.split(text):
         if not part.strip():
             continue
-        items = _list(first, part)
+        items = _list(first, part, at_once)
         if items is not None:
             yield from _documents(batch)
             batch, size = [], 0
@@ -96,12 +97,12 @@ def _documents(parts: list[_Part]) -> Iterator[Tree | Flaw]:
     harmless = [bool(_HARMLESS.fullmatch(text)) for text in texts]
     # Two empty documents more: of one document alone rapidyaml makes no list.
     chosen = [text for text, good in zip(texts, harmless, strict=True) if good]
-    values = _rapid("---\n" + "---\n".join([*chosen, "{}\n", "{}\n"]), len(chosen) + 2) if chosen else None
+    found = _rapid("---\n" + "---\n".join([*chosen, "{}\n", "{}\n"]), len(chosen) + 2) if chosen else None
     at = 0
     for part, good in zip(parts, harmless, strict=True):
         value: JsonValue = None
-        if good and values is not None:
-            value = values[at]
+        if good and found is not None:
+            value = found.values[at]
             at += 1
         if not isinstance(value, dict) or "items" in value:
             yield from read_yaml.read_one(part.first, part.text)
@@ -125,7 +126,7 @@ _HEAD: Final = re.compile(r"(?:\n?(?:#[^\n]*\n)*)(?:[A-Za-z]+: [^\n]*\n)*items:\
 _TAIL: Final = re.compile(r"\n(?=[^\- \n])")
 
 
-def _list(first: int, text: str) -> Iterator[Tree | Flaw] | None:
+def _list(first: int, text: str, at_once: ReadAtOnce | None) -> Iterator[Tree | Flaw] | None:
     """The List, some items at a time; None where it is laid out otherwise, or an item can't be read alone."""
     head = _HEAD.match(text)
     if head is None:
@@ -148,7 +149,7 @@ def _list(first: int, text: str) -> Iterator[Tree | Flaw] | None:
         items.append(item)
         line += part.text.count("\n")
         at = stop
-    return _trees(items, frame[0].value, frame[0].line)
+    return _trees(items, frame[0].value, frame[0].line, at_once)
 
 
 class _Item(NamedTuple):
@@ -175,38 +176,47 @@ def _alone(part: _Part) -> list[JsonValue] | None:
     return value if isinstance(value, list) and len(value) == 1 else None
 
 
-def _trees(items: list[_Item], envelope: dict[str, JsonValue], line: int) -> Iterator[Tree | Flaw]:
+def _trees(
+    items: list[_Item], envelope: dict[str, JsonValue], line: int, at_once: ReadAtOnce | None
+) -> Iterator[Tree | Flaw]:
     batch: list[_Item] = []
     size = 0
     for item in items:
         batch.append(item)
         size += len(item.part.text)
         if size > CHUNK:
-            yield from _tree(batch, envelope, line)
+            yield from _tree(batch, envelope, line, at_once)
             batch, size = [], 0
-    yield from _tree(batch, envelope, line)
+    yield from _tree(batch, envelope, line, at_once)
 
 
-def _tree(items: list[_Item], envelope: dict[str, JsonValue], line: int) -> Iterator[Tree | Flaw]:
+def _tree(
+    items: list[_Item], envelope: dict[str, JsonValue], line: int, at_once: ReadAtOnce | None
+) -> Iterator[Tree | Flaw]:
     """A List of these items."""
     texts = [item.part.text for item in items if item.harmless]
-    values = _rapid("".join(texts), len(texts)) if texts else []
-    rapid = iter(values or ())
-    found: list[JsonValue] = []
+    rapid = _rapid("".join(texts), len(texts), at_once) if texts else None
+    values: list[JsonValue] = []
+    made: dict[int, Mapping[str, object]] = {}
     parts: list[_Part] = []
+    at = 0
     for item in items:
         value = item.value
-        if item.harmless and values is not None:
-            value = next(rapid)
+        if item.harmless and rapid is not None:
+            value = rapid.values[at]
+            if at in rapid.made:
+                made[len(values)] = rapid.made[at]
+            at += 1
         elif item.harmless:
             alone = _alone(item.part)
             if alone is None:  # broken after all: the meaning of YAML says how
                 yield from (t for t in read_yaml.read_one(*item.part) if isinstance(t, Flaw))
                 continue
             value = alone[0]
-        found.append(value)
+        values.append(value)
         parts.append(item.part)
-    yield ListTree(line, {**envelope, "items": found}, tuple(part.first for part in parts), parts=parts)
+    lines = tuple(part.first for part in parts)
+    yield ListTree(line, {**envelope, "items": values}, lines, made, parts=parts)
 
 
 @dataclass(slots=True)
@@ -223,35 +233,30 @@ class ListTree(Tree):
         tree = read_yaml.YamlTree(part.first, None, text=part.text, first=part.first)
         return tree.locate((0, *path[2:]))
 
+    def item(self, number: int) -> JsonValue:
+        """An item, read once more."""
+        (value,) = _alone(self.parts[number]) or (None,)
+        return value
+
 
 # --- rapidyaml -------------------------------------------------------------------------------------------------------
 
 
-def _rapid(text: str, number: int) -> list[JsonValue] | None:
+def _rapid(text: str, number: int, at_once: ReadAtOnce | None = None) -> Items | None:
     """The values of a text that is one sequence or several documents; None if there is any doubt of them."""
     import ryml
+
+    from k8snetc.compiler import read_json_list
 
     try:
         with _silence():
             tree = ryml.parse_in_arena(text.encode("ascii"))
             form = ryml.emit_json(tree).encode()
-        values: JsonValue = orjson.loads(form)
-    except (
-        ryml.ExceptionBasic,
-        ryml.ExceptionParse,
-        ryml.ExceptionVisit,
-        orjson.JSONDecodeError,
-        UnicodeError,
-    ):
+    except (ryml.ExceptionBasic, ryml.ExceptionParse, ryml.ExceptionVisit, UnicodeError):
         return None
-    # A key that is there twice is lost in the value. Strings may hold `":` too, but then both sides do.
-    if (
-        not isinstance(values, list)
-        or len(values) != number
-        or form.count(b'":') != orjson.dumps(values).count(b'":')
-    ):
-        return None
-    return values
+    texts = read_json_list.split(form)
+    # A key that is there twice would be lost in the value.
+    return read_json_list.read_items(texts, at_once) if texts is not None and len(texts) == number else None
 
 
 @contextmanager

@@ -144,6 +144,12 @@ def test_several_json_values_in_one_file() -> None:
     assert ([d.line for d in found], said) == ([1, 2], [])
 
 
+@pytest.mark.parametrize("text", ['{"a": [{"b": 1, "b": 2}, }', '{"a": 1, "a": 2}\n{"a": x}'])
+def test_json_that_is_broken_behind_a_key_that_is_there_twice(text: str) -> None:
+    _, said = one(text, "a.json")
+    assert any("broken JSON" in line for line in said)
+
+
 def test_json_keys_that_are_there_twice_however_they_are_written() -> None:
     for text in (
         '{"a": 1,\n"a": 2}',
