@@ -30,8 +30,23 @@ class Shortcut(NamedTuple):
     colons: int
 
 
-ReadAtOnce = Callable[[bytes], Shortcut | None]
-"""Reads an object from its JSON text (UTF-8), or leaves it to those who find errors."""
+class Cut(NamedTuple):
+    """The YAML text of a List's item without what is `made` of it already; the fields that are made are empty lists."""
+
+    rest: str
+    made: Mapping[str, object]
+
+
+class AtOnce(NamedTuple):
+    """Reads objects that are there by the ten thousand; whatever may have an error in it is left to others (None).
+
+    `json` reads an object from its JSON text (UTF-8). `yaml` cuts out of the YAML text of a List's item, with the dash,
+    what it can read; the rest, if it is harmless (`read_yaml_fast`), is to be an object of `kind`, else nothing holds.
+    """
+
+    kind: str
+    json: Callable[[bytes], Shortcut | None]
+    yaml: Callable[[str], Cut | None]
 
 
 @dataclass(slots=True)

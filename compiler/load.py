@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 from k8snetc.compiler.diagnostics import Diagnostic
-from k8snetc.compiler.document import Document, FieldPath, Flaw, JsonValue, ReadAtOnce, Tree
+from k8snetc.compiler.document import AtOnce, Document, FieldPath, Flaw, JsonValue, Tree
 
 SUFFIXES = (".yaml", ".yml", ".json")
 STDIN = "<stdin>"
@@ -143,13 +143,13 @@ def trees(file: str, data: bytes) -> Iterator[Tree | Flaw]:
     yield from read_yaml_fast.read(text.replace("\r\n", "\n") if "\r" in text else text, _at_once(text))
 
 
-def _at_once(text: bytes | str) -> ReadAtOnce | None:
+def _at_once(text: bytes | str) -> AtOnce | None:
     """Who reads objects of which there may be very many; its import does not pay for few."""
     if len(text) < WORTH:
         return None
     from k8snetc.compiler import quick_slices
 
-    return quick_slices.read
+    return quick_slices.AT_ONCE
 
 
 def _no_text(line: int, encoding: str) -> Flaw:

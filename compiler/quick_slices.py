@@ -14,9 +14,10 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from pydantic_core import PydanticCustomError
 
-from k8snetc.compiler.document import JsonValue, Shortcut
+from k8snetc.compiler.document import AtOnce, JsonValue, Shortcut
 from k8snetc.compiler.fields import parse_endpoint_address, refuse
 from k8snetc.compiler.manifests_endpoints import Conditions, Endpoint, Hints
+from k8snetc.compiler.quick_slices_yaml import from_yaml
 
 # Fields that are unknown here may hold anything, also keys that are there twice: such a slice is left to pydantic.
 
@@ -69,7 +70,7 @@ _decode: Final = msgspec.json.Decoder(_Slice).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def read(text: bytes) -> Shortcut | None:
+def from_json(text: bytes) -> Shortcut | None:
     """The slice that a JSON object in UTF-8 is; None where it is something else, or may have an error in it."""
     if _MARK not in text or b"\\" in text:
         return None
@@ -120,3 +121,7 @@ def _hints(zones: tuple[str, ...] | None, nodes: tuple[str, ...] | None) -> Hint
     return Hints.model_validate(
         {key: [{"name": name} for name in names] for key, names in given.items() if names is not None}
     )
+
+
+AT_ONCE: Final = AtOnce("EndpointSlice", from_json, from_yaml)
+"""EndpointSlices, for those who read files."""

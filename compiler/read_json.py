@@ -18,14 +18,14 @@ from typing import cast
 
 import orjson
 
-from k8snetc.compiler.document import FieldPath, Flaw, JsonValue, ReadAtOnce, Tree
+from k8snetc.compiler.document import AtOnce, FieldPath, Flaw, JsonValue, Tree
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 _ITEMS = re.compile(rb'^( *|\t*)"items": \[(\n\s+\{\n)', re.MULTILINE)
 _ESCAPED_COLONS = (b"\\u003a", b"\\u003A")
 
 
-def read(data: bytes, at_once: ReadAtOnce | None = None) -> Iterator[Tree | Flaw]:
+def read(data: bytes, at_once: AtOnce | None = None) -> Iterator[Tree | Flaw]:
     """The values of a JSON text in UTF-8 (one, or several after another), with the flaws of what can't be read.
 
     `at_once` may read items of a large List.

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 import orjson
 
-from k8snetc.compiler.document import JsonValue, ReadAtOnce
+from k8snetc.compiler.document import AtOnce, JsonValue
 
 _GAP: Final = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
 _ITEMS: Final = re.compile(rb'"items"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*\Z')
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     lines: tuple[int, ...]
 
 
-def read(data: bytes, at_once: ReadAtOnce) -> Found | None:
+def read(data: bytes, at_once: AtOnce) -> Found | None:
     """The List that a text is; None if it is none, or anything about it is doubtful."""
     if not _is_utf8(data):
         return None
@@ -72,12 +72,12 @@ def read(data: bytes, at_once: ReadAtOnce) -> Found | None:
     return Found({**value, "items": items.values}, items.made, places, tuple(lines))
 
 
-def read_items(texts: Iterable[bytes], at_once: ReadAtOnce | None = None) -> Items | None:
+def read_items(texts: Iterable[bytes], at_once: AtOnce | None = None) -> Items | None:
     """The values of these JSON texts; None if one is broken or a key may be there twice."""
     values: list[JsonValue] = []
     made: dict[int, Mapping[str, object]] = {}
     for number, text in enumerate(texts):
-        short = at_once(text) if at_once is not None else None
+        short = at_once.json(text) if at_once is not None else None
         if short is not None:
             value: JsonValue = short.value
             made[number] = short.made

@@ -152,6 +152,9 @@ def split(text: str) -> Iterator[tuple[int, str]]:
     """
     line = 1
     start = 0
+    if not text.startswith("---") and "\n---" not in text:
+        yield line, text
+        return
     for match in _SEPARATOR.finditer(text):
         yield line, text[start : match.start()]
         line += text.count("\n", start, match.start())

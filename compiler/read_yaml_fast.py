@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from k8snetc.compiler import read_yaml
-from k8snetc.compiler.document import FieldPath, Flaw, JsonValue, ReadAtOnce, Tree
+from k8snetc.compiler.document import AtOnce, FieldPath, Flaw, JsonValue, Tree
 
 if TYPE_CHECKING:
     from k8snetc.compiler.read_json_list import Items
@@ -28,17 +28,17 @@ WORTH: Final = 200_000  # characters of a text from which on this pays
 CHUNK: Final = 2_000_000  # characters that are read at a time, so that memory does not grow with the file
 
 # Words that one of the two takes for something else than text.
-_WORDS = (
+WORDS: Final = (
     "y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF|true|True|TRUE|false|False|FALSE|null|Null|NULL"
     "|(?i:nan|inf|infinity)"
 )
 # Atomic groups where possessive quantifiers would read better: Python 3.11.2 matches too much with those
 # (python/cpython issue 106052), and that is Debian 12's Python.
-_KEY = rf"(?!(?:{_WORDS}):)(?>[A-Za-z_][A-Za-z0-9_./-]*)"
+_KEY = rf"(?!(?:{WORDS}):)(?>[A-Za-z_][A-Za-z0-9_./-]*)"
 _PLAIN = r"(?:[A-Za-z0-9_./@%+=~-]|:(?=[!-~]))"
 _VALUE = "|".join(
     (
-        rf"(?!(?:{_WORDS})\n)(?>[A-Za-z_/]{_PLAIN}*(?: {_PLAIN}+)*)",  # names, words, paths
+        rf"(?!(?:{WORDS})\n)(?>[A-Za-z_/]{_PLAIN}*(?: {_PLAIN}+)*)",  # names, words, paths
         r"-?(?:0|[1-9][0-9]{0,17})",  # decimal numbers
         r"\{\}|\[\]|true|false|null",
         r"(?>[0-9]+(?:\.[0-9]+){2,})(?:[:/][0-9]+)?",  # IPv4 addresses, versions
@@ -56,7 +56,7 @@ _ITEM = rf"- (?:{_KEY}:(?: (?:{_VALUE})\n(?!(?P=a)   )|\n)|(?:{_VALUE})\n(?!(?P=
 _HARMLESS: Final = re.compile(rf"(?>(?:(?P<a>(?> {{0,60}}))(?>{_ENTRY}|{_ITEM})|#[ -~]*\n)*)")
 
 
-def read(text: str, at_once: ReadAtOnce | None = None) -> Iterator[Tree | Flaw]:
+def read(text: str, at_once: AtOnce | None = None) -> Iterator[Tree | Flaw]:
     """What `read_yaml.read` yields; a List as several, each with some of its items. `at_once` may read items."""
     if len(text) < WORTH:
         yield from read_yaml.read(text)
@@ -64,7 +64,7 @@ def read(text: str, at_once: ReadAtOnce | None = None) -> Iterator[Tree | Flaw]:
     batch: list[_Part] = []
     size = 0
     for first, part in read_yaml.split(text):
-        if not part.strip():
+        if not part or part.isspace():
             continue
         items = _list(first, part, at_once)
         if items is not None:
@@ -126,7 +126,7 @@ _HEAD: Final = re.compile(r"(?:\n?(?:#[^\n]*\n)*)(?:[A-Za-z]+: [^\n]*\n)*items:\
 _TAIL: Final = re.compile(r"\n(?=[^\- \n])")
 
 
-def _list(first: int, text: str, at_once: ReadAtOnce | None) -> Iterator[Tree | Flaw] | None:
+def _list(first: int, text: str, at_once: AtOnce | None) -> Iterator[Tree | Flaw] | None:
     """The List, some items at a time; None where it is laid out otherwise, or an item can't be read alone."""
     head = _HEAD.match(text)
     if head is None:
@@ -143,7 +143,7 @@ def _list(first: int, text: str, at_once: ReadAtOnce | None) -> Iterator[Tree | 
         following = text.find("\n- ", at, end)
         stop = end if following < 0 else following + 1
         part = _Part(line, text[at:stop])
-        item = _item(part)
+        item = _item(part, at_once)
         if item is None:
             return None
         items.append(item)
@@ -153,18 +153,22 @@ def _list(first: int, text: str, at_once: ReadAtOnce | None) -> Iterator[Tree | 
 
 
 class _Item(NamedTuple):
-    """An item of a List. What rapidyaml can't be trusted with has been read already."""
+    """An item of a List: `text` if it is harmless, which lacks what was `made` already; else what was read of it."""
 
     part: _Part
-    harmless: bool
+    text: str | None
+    made: Mapping[str, object] | None = None
     value: JsonValue = None
 
 
-def _item(part: _Part) -> _Item | None:
+def _item(part: _Part, at_once: AtOnce | None) -> _Item | None:
+    cut = at_once.yaml(part.text) if at_once is not None else None
+    if cut is not None and _HARMLESS.fullmatch(cut.rest):
+        return _Item(part, cut.rest, cut.made)
     if _HARMLESS.fullmatch(part.text):
-        return _Item(part, harmless=True)
+        return _Item(part, part.text)
     value = _alone(part)
-    return None if value is None else _Item(part, harmless=False, value=value[0])
+    return None if value is None else _Item(part, None, value=value[0])
 
 
 def _alone(part: _Part) -> list[JsonValue] | None:
@@ -177,7 +181,7 @@ def _alone(part: _Part) -> list[JsonValue] | None:
 
 
 def _trees(
-    items: list[_Item], envelope: dict[str, JsonValue], line: int, at_once: ReadAtOnce | None
+    items: list[_Item], envelope: dict[str, JsonValue], line: int, at_once: AtOnce | None
 ) -> Iterator[Tree | Flaw]:
     batch: list[_Item] = []
     size = 0
@@ -191,32 +195,44 @@ def _trees(
 
 
 def _tree(
-    items: list[_Item], envelope: dict[str, JsonValue], line: int, at_once: ReadAtOnce | None
+    items: list[_Item], envelope: dict[str, JsonValue], line: int, at_once: AtOnce | None
 ) -> Iterator[Tree | Flaw]:
     """A List of these items."""
-    texts = [item.part.text for item in items if item.harmless]
+    texts = [item.text for item in items if item.text is not None]
     rapid = _rapid("".join(texts), len(texts), at_once) if texts else None
     values: list[JsonValue] = []
     made: dict[int, Mapping[str, object]] = {}
     parts: list[_Part] = []
-    at = 0
+    at = -1
     for item in items:
-        value = item.value
-        if item.harmless and rapid is not None:
-            value = rapid.values[at]
-            if at in rapid.made:
-                made[len(values)] = rapid.made[at]
+        value, known = item.value, item.made
+        if item.text is not None:
             at += 1
-        elif item.harmless:
-            alone = _alone(item.part)
-            if alone is None:  # broken after all: the meaning of YAML says how
-                yield from (t for t in read_yaml.read_one(*item.part) if isinstance(t, Flaw))
-                continue
-            value = alone[0]
+            rest = None if rapid is None else rapid.made.get(at)
+            value = None if rapid is None else rapid.values[at]
+            known = known or rest
+            if rapid is None or (item.made is not None and not _fits(value, rest, at_once, item.made)):
+                alone = _alone(item.part)
+                if alone is None:  # broken after all: the meaning of YAML says how
+                    yield from (t for t in read_yaml.read_one(*item.part) if isinstance(t, Flaw))
+                    continue
+                value, known = alone[0], None
+        if known is not None:
+            made[len(values)] = known
         values.append(value)
         parts.append(item.part)
     lines = tuple(part.first for part in parts)
     yield ListTree(line, {**envelope, "items": values}, lines, made, parts=parts)
+
+
+def _fits(
+    value: JsonValue, rest: Mapping[str, object] | None, at_once: AtOnce | None, made: Mapping[str, object]
+) -> bool:
+    """Whether what was made belongs to the value and the rest, which it was cut out of."""
+    if at_once is None or not isinstance(value, dict) or value.get("kind") != at_once.kind:
+        return False
+    left = {**value, **(rest or {})}
+    return all(left.get(name) in ([], ()) for name in made)
 
 
 @dataclass(slots=True)
@@ -242,7 +258,7 @@ class ListTree(Tree):
 # --- rapidyaml -------------------------------------------------------------------------------------------------------
 
 
-def _rapid(text: str, number: int, at_once: ReadAtOnce | None = None) -> Items | None:
+def _rapid(text: str, number: int, at_once: AtOnce | None = None) -> Items | None:
     """The values of a text that is one sequence or several documents; None if there is any doubt of them."""
     import ryml
 

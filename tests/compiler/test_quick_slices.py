@@ -12,6 +12,7 @@ import yaml
 
 from k8snetc.compiler import load, quick_slices, read_yaml_fast
 from k8snetc.compiler.diagnostics import InputError
+from k8snetc.compiler.document import Cut, Shortcut
 from k8snetc.compiler.manifests import Manifests, read, validate
 
 DIAGNOSTICS = sorted(p for p in (Path(__file__).parent / "diagnostics").iterdir() if p.suffix != ".txt")
@@ -23,7 +24,12 @@ def endpoint(number: int, **more: object) -> dict[str, object]:
         "addresses": [f"10.244.0.{number}"],
         "conditions": {"ready": True, "serving": True, "terminating": False},
         "nodeName": f"worker-{number % 3}",
-        "targetRef": {"kind": "Pod", "name": f"web-{number}", "namespace": "shop", "uid": f"u-{number}"},
+        "targetRef": {
+            "kind": "Pod",
+            "name": f"web-{number}",
+            "namespace": "shop",
+            "uid": f"{number:08d}-b3e1-415e-8ed5-8baeb3e15ed5",
+        },
         "zone": "zone-a",
         **more,
     }
@@ -56,8 +62,10 @@ GOOD: list[dict[str, object]] = [
         "metadata": {"name": "web", "namespace": "shop"},
         "spec": {"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]},
     },
-    slice_("web-1", endpoint(1), endpoint(2, hints=HINTS), endpoint(3, conditions={})),
-    slice_("web-2", endpoint(4, conditions={"ready": None}), endpoint(5, hostname="h"), endpoint(6, zone="")),
+    slice_("web-1", endpoint(1), endpoint(2, hints=HINTS), endpoint(3, hostname="h")),
+    slice_(
+        "web-2", endpoint(4, conditions={"ready": None}), endpoint(5, conditions={}), endpoint(6, zone="")
+    ),
     slice_("web-6", endpoint(7, addresses=["fd00::7", "fd00::8"]), addressType="IPv6"),
     slice_("web-n", endpoint(8, hints={"forNodes": [{"name": "worker-1"}]}), ports=[]),
     slice_("names", endpoint(9, addresses=["a.example"]), addressType="FQDN"),
@@ -81,6 +89,23 @@ SCRAPS = (
     b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\xff", b"\n", b"null", b"1e999", b'"items": [],', b'"a": 1,',
     b'"zone": "z",', b'"\\u003a": 1, "zone": "z",', b'"kind": "EndpointSlice",', b" ", b"\x00",
 )  # fmt: skip
+ODD_SCALARS = (
+    "",
+    "y",
+    "on",
+    "~",
+    "1:20",
+    "0777",
+    "1e3",
+    "'q'",
+    '"d"',
+    "a: b",
+    "# c",
+    "|",
+    "&a b",
+    "10.0.0.9",
+    "fd00::",
+)
 LAYOUTS: tuple[dict[str, object], ...] = (
     {"indent": 4}, {"indent": 1}, {"separators": (",", ":")}, {}, {"indent": "\t", "sort_keys": True},
 )  # fmt: skip
@@ -94,12 +119,16 @@ def outcome(name: str, text: bytes) -> Manifests | list[str]:
         return [str(d) for d in error.diagnostics]
 
 
-def check(monkeypatch: pytest.MonkeyPatch, name: str, text: bytes) -> Manifests | list[str]:
-    """Both ways agree."""
-    monkeypatch.setattr(load, "WORTH", 0)
-    quick = outcome(name, text)
-    monkeypatch.setattr(load, "WORTH", len(text) + 1)
-    slow = outcome(name, text)
+def check(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: bytes, *, rapid: bool = False
+) -> Manifests | list[str]:
+    """Both ways agree. `rapid`: also the other one reads YAML with rapidyaml, which tells other flaws."""
+    ways = []
+    for worth in (0, len(text) + 1):
+        monkeypatch.setattr(load, "WORTH", worth)
+        monkeypatch.setattr(read_yaml_fast, "WORTH", 0 if rapid else worth)
+        ways.append(outcome(name, text))
+    quick, slow = ways
     assert quick == slow
     assert repr(quick) == repr(slow)  # 1 is True, and 80.0 is 80
     return quick
@@ -126,16 +155,24 @@ def bent(rng: random.Random, value: object) -> None:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_both_ways_agree(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_yaml_fast, "WORTH", 0)
     rng = random.Random(seed)
-    for _ in range(12):
+    for _ in range(5):
         items = copy.deepcopy(rng.sample(GOOD, rng.randint(1, len(GOOD))))
         for _ in range(rng.choice((0, 1, 1, 2))):
             bent(rng, rng.choice(items))
         whole = {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
         text = json.dumps(whole, ensure_ascii=rng.random() < 0.5, **rng.choice(LAYOUTS)).encode()  # type: ignore[arg-type]  # its options
         check(monkeypatch, "a.json", text)
-        check(monkeypatch, "a.yaml", yaml.safe_dump(whole, allow_unicode=True).encode())
+        lines = yaml.dump(whole, Dumper=yaml.CSafeDumper, allow_unicode=True).splitlines()
+        check(monkeypatch, "a.yaml", "\n".join([*lines, ""]).encode())
+        for _ in range(rng.randint(1, 2)):
+            at, other = rng.randrange(len(lines)), rng.choice(lines)
+            key = other.partition(":")[0]
+            new = rng.choice(
+                ("", other, f" {other}", other.removeprefix(" "), f"{key}: {rng.choice(ODD_SCALARS)}")
+            )
+            lines[at : at + rng.choice((0, 0, 1, 2))] = [new] if new else []
+        check(monkeypatch, "a.yaml", "\n".join([*lines, ""]).encode(), rapid=True)
         broken = bytearray(text)
         for _ in range(rng.randint(1, 3)):
             at = rng.randrange(len(broken))
@@ -152,23 +189,35 @@ def test_all_that_is_told_about_bad_input(path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["a.json", "a.yaml"])
 def test_the_quick_way_is_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the tests above would compare the slow way with itself."""
-    monkeypatch.setattr(read_yaml_fast, "WORTH", 0)
-    taken: list[str] = []
-    real = quick_slices.read
+    taken: list[tuple[str, int]] = []
+    at_once = quick_slices.AT_ONCE
 
-    def spy(text: bytes) -> object:
-        found = real(text)
-        if found is not None:
-            taken.append(str(found.value["metadata"]["name"]))  # type: ignore[index,call-overload]  # it has one
+    def note(how: str, found: Shortcut | Cut | None) -> None:
+        endpoints = found.made["endpoints"] if found else ()
+        assert isinstance(endpoints, tuple)
+        if endpoints:
+            taken.append((how, len(endpoints)))
+
+    def from_json(text: bytes) -> Shortcut | None:
+        found = at_once.json(text)
+        note("json", found)
         return found
 
-    monkeypatch.setattr(quick_slices, "read", spy)
+    def from_yaml(text: str) -> Cut | None:
+        found = at_once.yaml(text)
+        note("yaml", found)
+        return found
+
+    monkeypatch.setattr(quick_slices, "AT_ONCE", at_once._replace(json=from_json, yaml=from_yaml))
     whole = {"apiVersion": "v1", "items": GOOD, "kind": "List", "metadata": {}}
     text = json.dumps(whole, indent=4) if name == "a.json" else yaml.safe_dump(whole)
     found = check(monkeypatch, name, text.encode())
     assert isinstance(found, Manifests)
     assert len(found.endpoint_slices) == 5
-    assert taken == ["web-1", "web-2", "web-6", "web-n"]
+    if name == "a.json":
+        assert taken == [("json", 3), ("json", 3), ("json", 1), ("json", 1)]
+    else:  # first whatever is written in the common way; then the rest of the slices, by way of JSON
+        assert taken == [("yaml", 3), ("json", 3), ("json", 1), ("json", 1)]
 
 
 JSON_HEAD = '{"apiVersion": "v1", "kind": "List", "metadata": {}, "items": [\n'

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from k8snetc.compiler import read_yaml, read_yaml_fast
-from k8snetc.compiler.document import Flaw, JsonValue, Tree
+from k8snetc.compiler.document import AtOnce, Flaw, JsonValue, Tree
+from k8snetc.compiler.read_json_list import Items
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -149,9 +150,9 @@ def test_the_fast_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     texts: list[str] = []
     rapid = read_yaml_fast._rapid
 
-    def spy(text: str, number: int) -> list[JsonValue] | None:
+    def spy(text: str, number: int, at_once: AtOnce | None = None) -> Items | None:
         texts.append(text)
-        return rapid(text, number)
+        return rapid(text, number, at_once)
 
     monkeypatch.setattr(read_yaml_fast, "_rapid", spy)
     check("items:\n- a: 1\n  b: y\n- c:\n  - 10.0.0.1\n  d: |\n    text\nkind: List\n")
