@@ -70,6 +70,8 @@ NEEDS: tuple[Need, ...] = (
     Need("percpu_hash", Kind.MAP, 5, "4.6", lambda f, _s: f.counters),
     Need("ringbuf", Kind.MAP, 27, "5.8", lambda f, _s: f.counters and f.policy),
     Need("bpf_ringbuf_output", Kind.TC_HELPER, 130, "5.8", lambda f, _s: f.counters and f.policy),
+    Need("bpf_ktime_get_coarse_ns", Kind.TC_HELPER, 160, "5.11", _always),
+    Need("bpf_loop", Kind.TC_HELPER, 181, "5.17", lambda f, _s: f.frontends or bool(f.ipv6)),
     Need("bpf_redirect_neigh", Kind.TC_HELPER, 152, "5.10", _services),
     Need("bpf_fib_lookup", Kind.TC_HELPER, 69, "4.18", _services),
     Need("bpf_csum_diff", Kind.TC_HELPER, 28, "4.6", _services),

@@ -10,7 +10,6 @@ import zlib
 from base64 import b85decode, b85encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple
 
 from k8snetc.backends.ebpf import emit, layouts
@@ -177,7 +176,7 @@ def state_of(
             ((table.name, p[0]), r.comment) for p, r in zip(packed, table.rows, strict=True) if r.comment
         )
         contents.append(Content(table.name, tuple(sorted(packed))))
-    first, last = _masquerade_ports(facts.ephemeral, model.nodeports)
+    first, last = masquerade_ports(facts.ephemeral, model.nodeports)
     places = {
         "from_pod": pods,
         "to_pod": pods,
@@ -247,9 +246,22 @@ def _node_tables(model: Model, program: Program, facts: Facts, sites: Sites) -> 
     return tables
 
 
-def _masquerade_ports(ephemeral: tuple[int, int], nodeports: tuple[int, int]) -> tuple[int, int]:
-    """The largest range of ports that neither the node's own sockets nor NodePorts take."""
-    taken = sorted(r for r in (ephemeral, nodeports) if r[0] <= r[1])
-    edges = [(0, 1023), *taken, (65536, 65536)]
-    free = [(a[1] + 1, b[0] - 1) for a, b in pairwise(edges)]
-    return max(free, key=lambda r: r[1] - r[0])
+FEW_PORTS = 4096
+
+
+def masquerade_ports(ephemeral: tuple[int, int], nodeports: tuple[int, int]) -> tuple[int, int]:
+    """The largest range of ports that neither the node's own sockets nor NodePorts take.
+
+    Where sockets leave next to none, those that are no NodePorts.
+    """
+    first, last = _largest_gap([ephemeral, nodeports])
+    return (first, last) if last - first + 1 >= FEW_PORTS else _largest_gap([nodeports])
+
+
+def _largest_gap(taken: list[tuple[int, int]]) -> tuple[int, int]:
+    best, free = (1, 0), 1024
+    for first, last in [*sorted(r for r in taken if r[0] <= r[1]), (65536, 65536)]:
+        if first - 1 - free > best[1] - best[0]:
+            best = free, first - 1
+        free = max(free, last + 1)
+    return best

@@ -19,14 +19,17 @@ MACS = bytes.fromhex("020000000001020000000002")
 
 
 class Programs:
-    """The programs of one node. `send` runs a frame through one of them."""
+    """The programs of one node. `send` runs a frame through one of them. `ports`: for translated sources, if given."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, ports: tuple[int, int] | None = None) -> None:
         facts = node.Facts((LOOPBACK, UPLINK, POD), (), program.node.addresses, 1, (32768, 60999))
         wanted = state.state_of(lower(program), program, facts, node.Sites((UPLINK,), (POD,), None))
         contents = {t.name: t for t in wanted.tables}
         self._object = libbpf.Object(build.build(wanted.source), "k8snetc")
-        self._object.constants(wanted.constants.pack(1))
+        constants = wanted.constants
+        if ports is not None:
+            constants = constants._replace(masquerade_first=ports[0], masquerade_last=ports[1])
+        self._object.constants(constants.pack(1))
         for name in self._object.map_names:
             if generation.is_shared(name):
                 self._object.size(name, 4096)

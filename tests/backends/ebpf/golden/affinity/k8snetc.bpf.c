@@ -51,7 +51,11 @@ HELPER void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 HELPER long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 HELPER long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 HELPER __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
+HELPER __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 HELPER long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 length) = (void *)26;
+/* Calls `turn(i, state)` for i = 0, 1... until it returns 1, at most `turns` times. Other than a loop, the verifier looks at
+   it once and not once for each turn, which is most of the time that loading a program takes. */
+HELPER long (*bpf_loop)(__u32 turns, void *turn, void *state, __u64 flags) = (void *)181;
 HELPER long (*bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 length,
 				   __u64 flags) = (void *)9;
 HELPER long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
@@ -147,10 +151,10 @@ enum { PASS = -1, DROP = 2 }; /* verdicts of tc programs: TC_ACT_UNSPEC hands on
 #define memcpy __builtin_memcpy
 #define memset __builtin_memset
 
-/* Seconds since boot. */
+/* Seconds since boot, by the clock that costs nothing to read. */
 static __always_inline __u32 now(void)
 {
-	return bpf_ktime_get_ns() / SECOND;
+	return bpf_ktime_get_coarse_ns() / SECOND;
 }
 
 /* What is true of the whole program; set when it is loaded, constant for the verifier. */
@@ -207,6 +211,11 @@ struct frontend {
 };
 
 enum { CLOSED = 60, FORGOTTEN = 5 * 24 * 3600 }; /* seconds without a packet until a port may be taken over */
+enum { TRIES = 32, /* to find a free port */
+       EASY = 8 }; /* that many look for one that is free; the others also take that of a connection that both sides ended */
+enum { QUIET = 2, SINGLE = 30 }; /* ... if it is silent for so many seconds; datagrams, for so many */
+/* Which side has ended a connection. */
+enum { ENDED_ASKING = 1, ENDED_ANSWERING = 2, ENDED = 3 };
 enum { CLIENT_PORTS = 32768 }; /* systems choose the ports of clients from here on (ip_local_port_range) */
 
 /* flags of a connection's entry */
@@ -313,7 +322,7 @@ struct conn4 {
 	__be16 arrive_port; /* the new source port of what arrives; 0: it stays */
 	__be16 depart_port; /* the new destination port of what departs; 0: it stays */
 	__u8 flags;
-	__u8 closing;       /* one side has ended it */
+	__u8 closing;       /* which sides have ended it (ENDED_*) */
 	__u32 generation; /* that made it */
 	__u32 seen;       /* seconds since boot */
 	__u32 device;     /* by which the first packet came in, or the node's own was about to leave */
@@ -447,7 +456,7 @@ struct packet4 {
 	__u16 inner_header; /* ... and of the transport header in that */
 	__u8 protocol;    /* of the packet itself */
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
-	__u8 last;        /* ends one, or one side of it: TCP FIN and RST, SCTP ABORT and SHUTDOWN COMPLETE */
+	__u8 last;        /* 1: ends one side of it (TCP FIN), 2: both (TCP RST, SCTP ABORT and SHUTDOWN COMPLETE) */
 	__u8 moved;       /* got another destination */
 	__u8 answers_node; /* belongs to an answer to a connection of the node's own */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
@@ -532,7 +541,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
-		p->last = (flags & 0x05) != 0;
+		p->last = flags & 0x04 ? 2 : flags & 0x01;
 		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
 		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
 		flags = (flags & 0x07) | (flags & 0x30) >> 1;
@@ -544,7 +553,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 12, &chunk, 1))
 			return -1;
 		p->first = chunk == 1; /* INIT */
-		p->last = chunk == 6 || chunk == 14;
+		p->last = chunk == 6 || chunk == 14 ? 2 : 0;
 	} else if (protocol == IPPROTO_ICMP) {
 		struct address4 sender;
 		struct ipv4 in;
@@ -842,18 +851,21 @@ static __noinline struct conn4 *entry4(const struct conn_key4 *key)
 	return bpf_map_lookup_elem(&connections4, &copy);
 }
 
-/* One side has ended the connection: the entry for the other direction learns it too. */
-static __noinline int close4(const struct conn_key4 *key)
+/* The packet ends a connection, or its sender's side: its entry, and the one for the other direction, learn it. */
+static __noinline int close4(const struct packet4 *p, struct conn4 *c)
 {
 	struct conn_key4 back;
-	struct conn4 *c;
+	struct conn4 *other;
+	__u8 ended;
 
-	if (!key)
+	if (!p || !c)
 		return 0;
-	reverse4(&back, key);
-	c = bpf_map_lookup_elem(&connections4, &back);
-	if (c)
-		c->closing = 1;
+	ended = p->last == 2 ? ENDED : c->flags & CONN_REPLY ? ENDED_ANSWERING : ENDED_ASKING;
+	c->closing |= ended;
+	reverse4(&back, &p->key);
+	other = bpf_map_lookup_elem(&connections4, &back);
+	if (other)
+		other->closing |= ended;
 	return 0;
 }
 
@@ -876,10 +888,8 @@ static __noinline struct conn4 *find4(const struct packet4 *p)
 			return 0;
 		c->seen = time;
 	}
-	if (p->last && !p->inner) {
-		c->closing = 1;
-		close4(&p->key);
-	}
+	if (p->last && !p->inner)
+		close4(p, c);
 	return c;
 }
 
@@ -893,6 +903,35 @@ static __always_inline void forget_inner4(struct packet4 *p)
 	p->key.protocol = p->protocol;
 }
 
+/* Forgets a connection, by its packets between arrival and departure; the key is on the caller's stack. */
+static __noinline int undo4(const struct conn_key4 *forward)
+{
+	struct conn_key4 reply;
+
+	if (!forward)
+		return 0;
+	reverse4(&reply, forward);
+	struct conn4 *answer = bpf_map_lookup_elem(&connections4, &reply), *there;
+	struct conn_key4 asked = *forward;
+
+	if (answer && answer->depart_port)
+		asked.source_port = answer->depart_port;
+	if (answer && answer->flags & CONN_SET_SOURCE) {
+		asked.destination = answer->address;
+		asked.destination_port = answer->port;
+	}
+	there = bpf_map_lookup_elem(&connections4, &asked);
+	if (there && there->flags & CONN_DEPARTS) { /* another connection's as well */
+		there->arrive_port = 0;
+		there->flags &= ~CONN_ARRIVES;
+	} else if (there) {
+		bpf_map_delete_elem(&connections4, &asked);
+	}
+	bpf_map_delete_elem(&connections4, &reply);
+	bpf_map_delete_elem(&connections4, forward);
+	return 0;
+}
+
 /* Whether nobody can miss the entry any more. */
 static __always_inline int over4(const struct conn4 *c, __u8 protocol)
 {
@@ -903,49 +942,65 @@ static __always_inline int over4(const struct conn4 *c, __u8 protocol)
 	return idle > 180;
 }
 
-/* Takes the way from a client's port to an endpoint for a connection whose answers are dealt with as `answer` says;
-   `port` is the client's own. Changes the port of `forward` where that is taken. Returns 0, or -1 if none is free.
-   Both are on the caller's stack, and there is little of it: hence static, and no copies. */
-static __noinline int claim4(struct conn_key4 *forward, struct conn4 *answer, __be16 port)
+/* The search for a way from a client's port to an endpoint, for a connection whose answers are dealt with as `answer` says. */
+struct claim4 {
+	struct conn_key4 *forward;
+	struct conn4 *answer;
+	__u32 start;
+	__be16 port; /* the client's own */
+	__u8 found;
+};
+
+static long claim_turn4(__u32 i, struct claim4 *claim)
 {
 	const __u8 sets = CONN_SET_SOURCE | CONN_SET_DESTINATION;
-	__u32 range = config.masquerade_last - config.masquerade_first + 1, start = bpf_get_prandom_u32();
-	struct conn4 *ahead, *there;
-	struct conn_key4 key;
-	__u64 how;
+	__u32 range = config.masquerade_last - config.masquerade_first + 1;
+	struct conn_key4 *forward = claim->forward, key;
+	struct conn4 *answer = claim->answer, *ahead, *there;
+	__u64 how = BPF_NOEXIST;
+
+	if (i)
+		forward->source_port = bpf_htons(config.masquerade_first + (claim->start + i * 7919) % range);
+	answer->depart_port = forward->source_port == claim->port ? 0 : claim->port;
+	ahead = bpf_map_lookup_elem(&connections4, forward);
+	reverse4(&key, forward);
+	there = bpf_map_lookup_elem(&connections4, &key);
+	if (there) {
+		how = BPF_ANY;
+		/* The same connection again? */
+		if (there->flags & CONN_REPLY && (there->flags & sets) == (answer->flags & sets) &&
+		    same4(&there->address, &answer->address) && there->port == answer->port &&
+		    there->depart_port == answer->depart_port) {
+			claim->found = !bpf_map_update_elem(&connections4, &key, answer, how);
+			return 1;
+		}
+		if (!over4(there, forward->protocol))
+			return 0;
+	}
+	if (ahead && !over4(ahead, forward->protocol)) {
+		if (ahead->flags & CONN_DEPARTS)
+			return 0;
+		/* The address of a service that is its own endpoint looks the same on both sides. */
+		if (ahead->flags & CONN_SET_DESTINATION &&
+		    (!same4(&answer->address, &forward->destination) || answer->port != forward->destination_port))
+			return 0;
+	}
+	if (bpf_map_update_elem(&connections4, &key, answer, how))
+		return 0;
+	claim->found = 1;
+	return 1;
+}
+
+/* Takes such a way; `port` is the client's own. Changes the port of `forward` where that is taken. Returns 0, or -1 if
+   none is free. Both are on the caller's stack, and there is little of it: hence static, and no copies. */
+static __noinline int claim4(struct conn_key4 *forward, struct conn4 *answer, __be16 port)
+{
+	struct claim4 claim = {.forward = forward, .answer = answer, .start = bpf_get_prandom_u32(), .port = port};
 
 	if (!forward || !answer)
 		return -1;
-	for (int i = 0; i < 32; i++) {
-		if (i)
-			forward->source_port = bpf_htons(config.masquerade_first + (start + i * 7919) % range);
-		answer->depart_port = forward->source_port == port ? 0 : port;
-		ahead = bpf_map_lookup_elem(&connections4, forward);
-		reverse4(&key, forward);
-		how = BPF_NOEXIST;
-		there = bpf_map_lookup_elem(&connections4, &key);
-		if (there) {
-			how = BPF_ANY;
-			/* The same connection again? */
-			if (there->flags & CONN_REPLY && (there->flags & sets) == (answer->flags & sets) &&
-			    same4(&there->address, &answer->address) && there->port == answer->port &&
-			    there->depart_port == answer->depart_port)
-				return bpf_map_update_elem(&connections4, &key, answer, how) ? -1 : 0;
-			if (!over4(there, forward->protocol))
-				continue;
-		}
-		if (ahead && !over4(ahead, forward->protocol)) {
-			if (ahead->flags & CONN_DEPARTS)
-				continue;
-			/* The address of a service that is its own endpoint looks the same on both sides. */
-			if (ahead->flags & CONN_SET_DESTINATION && (!same4(&answer->address, &forward->destination) ||
-								    answer->port != forward->destination_port))
-				continue;
-		}
-		if (!bpf_map_update_elem(&connections4, &key, answer, how))
-			return 0;
-	}
-	return -1;
+	bpf_loop(TRIES, claim_turn4, &claim, 0);
+	return claim.found ? 0 : -1;
 }
 
 /* Opens a connection from the packet's sender to the endpoint of a frontend. */
@@ -1049,15 +1104,70 @@ __noinline int direct4(struct __sk_buff *skb, const struct packet4 *p, int node)
 	return bpf_map_update_elem(&connections4, &asked, &c, BPF_ANY) ? counted(DROP, COUNT_NO_ROOM) : CONTINUE;
 }
 
+/* The search for a port that a masqueraded connection can leave with. */
+struct masquerade4 {
+	struct conn_key4 key; /* how answers look */
+	struct conn4 back;    /* what becomes of them */
+	__u32 start;
+	__u8 found; /* 1: it is taken, 2: another connection can spare it */
+};
+
+/* Whether a connection can spare its port when others find none: both sides ended it, and nothing is on its way. */
+static __always_inline int spares4(const struct conn4 *c, __u8 protocol)
+{
+	__u32 idle = now() - c->seen;
+
+	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP)
+		return c->closing == ENDED && idle >= QUIET;
+	return idle > SINGLE;
+}
+
+static long masquerade_turn4(__u32 i, struct masquerade4 *m)
+{
+	__u32 range = config.masquerade_last - config.masquerade_first + 1;
+	struct conn4 *taken;
+
+	m->key.destination_port = bpf_htons(config.masquerade_first + (m->start + i * 7919) % range);
+	if (!bpf_map_update_elem(&connections4, &m->key, &m->back, BPF_NOEXIST)) {
+		m->found = 1;
+		return 1;
+	}
+	taken = bpf_map_lookup_elem(&connections4, &m->key);
+	if (!taken || !(over4(taken, m->key.protocol) || (i >= EASY && spares4(taken, m->key.protocol))))
+		return 0;
+	m->found = 2;
+	return 1;
+}
+
+/* Takes the port that another connection can spare, and forgets that one: a packet of it that is late must not pass for
+   one of the new connection. */
+static __noinline int take_over4(struct masquerade4 *m)
+{
+	struct conn_key4 forward = {};
+	struct conn4 *c = bpf_map_lookup_elem(&connections4, &m->key);
+
+	if (c) {
+		forward.source = c->address;
+		forward.source_port = c->port;
+		forward.destination = m->key.source;
+		forward.destination_port = m->key.source_port;
+		forward.protocol = m->key.protocol;
+		c = bpf_map_lookup_elem(&connections4, &forward);
+		/* If it has not begun anew with another port. */
+		if (c && c->flags & CONN_SET_SOURCE && !(c->flags & CONN_REPLY) && c->port == m->key.destination_port &&
+		    same4(&c->address, &m->key.destination))
+			undo4(&forward);
+	}
+	return bpf_map_update_elem(&connections4, &m->key, &m->back, BPF_ANY);
+}
+
 /* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
 __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struct conn4 *c)
 {
-	__u32 range = config.masquerade_last - config.masquerade_first + 1, index = skb->ifindex;
+	__u32 index = skb->ifindex;
 	struct device *device = bpf_map_lookup_elem(&devices, &index);
-	struct conn4 back = {};
-	struct conn_key4 key;
+	struct masquerade4 m = {.start = bpf_get_prandom_u32()};
 	struct address4 address;
-	__u32 start;
 
 	if (!p || !c || !device)
 		return -1;
@@ -1068,30 +1178,20 @@ __noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struc
 		c->flags &= ~CONN_MASQUERADE;
 		return 0;
 	}
-	reverse4(&key, &p->key);
-	key.destination = address;
-	back.address = p->key.source;
-	back.port = p->key.source_port;
-	back.flags = (c->flags & CONN_NODE) | CONN_REPLY | CONN_SET_DESTINATION | CONN_ARRIVES;
-	back.generation = config.generation;
-	back.seen = now();
-	start = bpf_get_prandom_u32();
-	for (int i = 0; i < 32; i++) {
-		struct conn4 *taken;
-
-		key.destination_port = bpf_htons(config.masquerade_first + (start + i * 7919) % range);
-		if (bpf_map_update_elem(&connections4, &key, &back, BPF_NOEXIST)) {
-			taken = bpf_map_lookup_elem(&connections4, &key);
-			if (!taken || !over4(taken, key.protocol) ||
-			    bpf_map_update_elem(&connections4, &key, &back, BPF_ANY))
-				continue;
-		}
-		c->address = address;
-		c->port = key.destination_port;
-		c->flags |= CONN_SET_SOURCE;
-		return 0;
-	}
-	return -1;
+	reverse4(&m.key, &p->key);
+	m.key.destination = address;
+	m.back.address = p->key.source;
+	m.back.port = p->key.source_port;
+	m.back.flags = (c->flags & CONN_NODE) | CONN_REPLY | CONN_SET_DESTINATION | CONN_ARRIVES;
+	m.back.generation = config.generation;
+	m.back.seen = now();
+	bpf_loop(TRIES, masquerade_turn4, &m, 0);
+	if (!m.found || (m.found == 2 && take_over4(&m)))
+		return -1;
+	c->address = m.key.destination;
+	c->port = m.key.destination_port;
+	c->flags |= CONN_SET_SOURCE;
+	return 0;
 }
 
 /* --- reject, IPv4: the packet becomes the ICMP answer "port unreachable" to itself --------------------------- */
@@ -1329,8 +1429,9 @@ __noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
 	address = p->key.destination;
 	if (client_port && rewrite4(skb, p, &address, client_port, 0))
 		return counted(DROP, COUNT_NO_WAY);
+	/* The entry of those that come the other way, before they are translated. */
 	if (p->last && flags & CONN_SET_SOURCE && !p->inner)
-		close4(&p->key);
+		close4(p, c);
 	return CONTINUE;
 }
 

@@ -51,7 +51,11 @@ HELPER void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 HELPER long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 HELPER long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 HELPER __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
+HELPER __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 HELPER long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 length) = (void *)26;
+/* Calls `turn(i, state)` for i = 0, 1... until it returns 1, at most `turns` times. Other than a loop, the verifier looks at
+   it once and not once for each turn, which is most of the time that loading a program takes. */
+HELPER long (*bpf_loop)(__u32 turns, void *turn, void *state, __u64 flags) = (void *)181;
 HELPER long (*bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)130;
 
 /* The packet, as tc programs see it (struct __sk_buff of linux/bpf.h, its first part). */
@@ -130,10 +134,10 @@ enum { PASS = -1, DROP = 2 }; /* verdicts of tc programs: TC_ACT_UNSPEC hands on
 #define memcpy __builtin_memcpy
 #define memset __builtin_memset
 
-/* Seconds since boot. */
+/* Seconds since boot, by the clock that costs nothing to read. */
 static __always_inline __u32 now(void)
 {
-	return bpf_ktime_get_ns() / SECOND;
+	return bpf_ktime_get_coarse_ns() / SECOND;
 }
 
 /* What is true of the whole program; set when it is loaded, constant for the verifier. */
@@ -171,6 +175,11 @@ enum { SENDER_POD, SENDER_OUTSIDE, SENDER_NODE };
 
 
 enum { CLOSED = 60, FORGOTTEN = 5 * 24 * 3600 }; /* seconds without a packet until a port may be taken over */
+enum { TRIES = 32, /* to find a free port */
+       EASY = 8 }; /* that many look for one that is free; the others also take that of a connection that both sides ended */
+enum { QUIET = 2, SINGLE = 30 }; /* ... if it is silent for so many seconds; datagrams, for so many */
+/* Which side has ended a connection. */
+enum { ENDED_ASKING = 1, ENDED_ANSWERING = 2, ENDED = 3 };
 enum { CLIENT_PORTS = 32768 }; /* systems choose the ports of clients from here on (ip_local_port_range) */
 
 /* flags of a connection's entry */
@@ -331,7 +340,7 @@ struct conn4 {
 	__be16 arrive_port; /* the new source port of what arrives; 0: it stays */
 	__be16 depart_port; /* the new destination port of what departs; 0: it stays */
 	__u8 flags;
-	__u8 closing;       /* one side has ended it */
+	__u8 closing;       /* which sides have ended it (ENDED_*) */
 	__u32 generation; /* that made it */
 	__u32 seen;       /* seconds since boot */
 	__u32 device;     /* by which the first packet came in, or the node's own was about to leave */
@@ -415,7 +424,7 @@ struct packet4 {
 	__u16 inner_header; /* ... and of the transport header in that */
 	__u8 protocol;    /* of the packet itself */
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
-	__u8 last;        /* ends one, or one side of it: TCP FIN and RST, SCTP ABORT and SHUTDOWN COMPLETE */
+	__u8 last;        /* 1: ends one side of it (TCP FIN), 2: both (TCP RST, SCTP ABORT and SHUTDOWN COMPLETE) */
 	__u8 moved;       /* got another destination */
 	__u8 answers_node; /* belongs to an answer to a connection of the node's own */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
@@ -500,7 +509,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
-		p->last = (flags & 0x05) != 0;
+		p->last = flags & 0x04 ? 2 : flags & 0x01;
 		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
 		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
 		flags = (flags & 0x07) | (flags & 0x30) >> 1;
@@ -512,7 +521,7 @@ __noinline int parse4(struct __sk_buff *skb, struct packet4 *p)
 		if (bpf_skb_load_bytes(skb, offset + 12, &chunk, 1))
 			return -1;
 		p->first = chunk == 1; /* INIT */
-		p->last = chunk == 6 || chunk == 14;
+		p->last = chunk == 6 || chunk == 14 ? 2 : 0;
 	} else if (protocol == IPPROTO_ICMP) {
 		struct address4 sender;
 		struct ipv4 in;
@@ -602,18 +611,21 @@ static __noinline struct conn4 *entry4(const struct conn_key4 *key)
 	return bpf_map_lookup_elem(&connections4, &copy);
 }
 
-/* One side has ended the connection: the entry for the other direction learns it too. */
-static __noinline int close4(const struct conn_key4 *key)
+/* The packet ends a connection, or its sender's side: its entry, and the one for the other direction, learn it. */
+static __noinline int close4(const struct packet4 *p, struct conn4 *c)
 {
 	struct conn_key4 back;
-	struct conn4 *c;
+	struct conn4 *other;
+	__u8 ended;
 
-	if (!key)
+	if (!p || !c)
 		return 0;
-	reverse4(&back, key);
-	c = bpf_map_lookup_elem(&connections4, &back);
-	if (c)
-		c->closing = 1;
+	ended = p->last == 2 ? ENDED : c->flags & CONN_REPLY ? ENDED_ANSWERING : ENDED_ASKING;
+	c->closing |= ended;
+	reverse4(&back, &p->key);
+	other = bpf_map_lookup_elem(&connections4, &back);
+	if (other)
+		other->closing |= ended;
 	return 0;
 }
 
@@ -636,10 +648,8 @@ static __noinline struct conn4 *find4(const struct packet4 *p)
 			return 0;
 		c->seen = time;
 	}
-	if (p->last && !p->inner) {
-		c->closing = 1;
-		close4(&p->key);
-	}
+	if (p->last && !p->inner)
+		close4(p, c);
 	return c;
 }
 
@@ -651,6 +661,19 @@ static __always_inline void forget_inner4(struct packet4 *p)
 	p->key.source = p->outer_source;
 	p->key.destination = p->outer_destination;
 	p->key.protocol = p->protocol;
+}
+
+/* Forgets a connection, by its packets between arrival and departure; the key is on the caller's stack. */
+static __noinline int undo4(const struct conn_key4 *forward)
+{
+	struct conn_key4 reply;
+
+	if (!forward)
+		return 0;
+	reverse4(&reply, forward);
+	bpf_map_delete_elem(&connections4, &reply);
+	bpf_map_delete_elem(&connections4, forward);
+	return 0;
 }
 
 /* --- policy, IPv4: may this connection be? Four look-ups, however many policies there are ------------------- */
@@ -697,20 +720,6 @@ __noinline int record4(const struct packet4 *p, __u32 profile, int leaving, int 
 	memcpy(denial.source, &p->key.source, sizeof(p->key.source));
 	memcpy(denial.destination, &p->key.destination, sizeof(p->key.destination));
 	return bpf_ringbuf_output(&denials, &denial, sizeof(denial), 0);
-}
-
-/* Forgets a connection that never was, by its packets between arrival and departure. */
-static __noinline int undo4(const struct conn_key4 *forward)
-{
-	struct conn_key4 copy, reply;
-
-	if (!forward)
-		return 0;
-	copy = *forward;
-	reverse4(&reply, &copy);
-	bpf_map_delete_elem(&connections4, &reply);
-	bpf_map_delete_elem(&connections4, &copy);
-	return 0;
 }
 
 /* Which side opened a connection that nobody remembers: 1 the sender of this packet, -1 its receiver, 0 nobody knows.
@@ -888,7 +897,7 @@ struct conn6 {
 	__be16 arrive_port; /* the new source port of what arrives; 0: it stays */
 	__be16 depart_port; /* the new destination port of what departs; 0: it stays */
 	__u8 flags;
-	__u8 closing;       /* one side has ended it */
+	__u8 closing;       /* which sides have ended it (ENDED_*) */
 	__u32 generation; /* that made it */
 	__u32 seen;       /* seconds since boot */
 	__u32 device;     /* by which the first packet came in, or the node's own was about to leave */
@@ -972,7 +981,7 @@ struct packet6 {
 	__u16 inner_header; /* ... and of the transport header in that */
 	__u8 protocol;    /* of the packet itself */
 	__u8 first;       /* asks for a connection: TCP SYN, SCTP INIT */
-	__u8 last;        /* ends one, or one side of it: TCP FIN and RST, SCTP ABORT and SHUTDOWN COMPLETE */
+	__u8 last;        /* 1: ends one side of it (TCP FIN), 2: both (TCP RST, SCTP ABORT and SHUTDOWN COMPLETE) */
 	__u8 moved;       /* got another destination */
 	__u8 answers_node; /* belongs to an answer to a connection of the node's own */
 	__u8 fragment;    /* 1: the first one, 2: a later one, without transport header */
@@ -997,41 +1006,64 @@ static __always_inline int ports6(struct __sk_buff *skb, struct packet6 *p, __u3
 	return 0;
 }
 
+/* A walk along the extension headers. */
+struct walk {
+	struct __sk_buff *skb;
+	__u32 offset;
+	__be32 id;
+	__u8 next;     /* kind of the header at `offset` */
+	__u8 fragment; /* as in `struct packet6` */
+	__u8 arrived;  /* at the transport header */
+};
+
+static __always_inline int is_extension(__u8 kind)
+{
+	return kind == IPPROTO_HOPOPTS || kind == IPPROTO_ROUTING || kind == IPPROTO_DSTOPTS || kind == IPPROTO_AH ||
+	       kind == IPPROTO_FRAGMENT;
+}
+
+/* One header more. Returns 1 at the end: at the transport header, or where a header can't be read. */
+static long step(__u32 i, struct walk *walk)
+{
+	__u8 h[8];
+
+	if (bpf_skb_load_bytes(walk->skb, walk->offset, h, sizeof(h)))
+		return 1;
+	if (walk->next == IPPROTO_ROUTING && h[3] != 0)
+		return 1;
+	if (walk->next == IPPROTO_FRAGMENT) {
+		memcpy(&walk->id, h + 4, 4);
+		walk->offset += 8;
+		walk->fragment = h[3] & 1;
+		if (h[2] || h[3] & 0xf8) { /* what follows is the middle of something */
+			walk->fragment = 2;
+			walk->next = h[0];
+			walk->arrived = 1;
+			return 1;
+		}
+	} else {
+		walk->offset += walk->next == IPPROTO_AH ? (h[1] + 2) * 4 : (h[1] + 1) * 8;
+	}
+	walk->next = h[0];
+	walk->arrived = !is_extension(walk->next);
+	return walk->arrived;
+}
+
 /* Walks the extension headers. Returns the offset of the transport header and its protocol, or -1. A routing
    header that is not used up, and anything that can't be read, makes the packet one of no known protocol. */
-static __always_inline int extensions(struct __sk_buff *skb, __u32 offset, __u8 *protocol, __be32 *id, __u8 *fragment)
+static __noinline int extensions(struct __sk_buff *skb, __u32 offset, __u8 *protocol, __be32 *id, __u8 *fragment)
 {
-	__u8 next = *protocol;
+	struct walk walk = {.skb = skb, .offset = offset, .next = *protocol};
 
-	for (int i = 0; i < 6; i++) {
-		__u8 h[8];
-
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS && next != IPPROTO_AH &&
-		    next != IPPROTO_FRAGMENT) {
-			*protocol = next;
-			return offset;
-		}
-		if (bpf_skb_load_bytes(skb, offset, h, sizeof(h)))
-			return -1;
-		if (next == IPPROTO_ROUTING && h[3] != 0)
-			return -1;
-		if (next == IPPROTO_FRAGMENT) {
-			__u16 place = (h[2] << 8 | (h[3] & 0xf8));
-
-			memcpy(id, h + 4, 4);
-			offset += 8;
-			if (place) {
-				*fragment = 2;
-				*protocol = h[0];
-				return offset;
-			}
-			*fragment = h[3] & 1;
-		} else {
-			offset += next == IPPROTO_AH ? (h[1] + 2) * 4 : (h[1] + 1) * 8;
-		}
-		next = h[0];
-	}
-	return -1;
+	if (!is_extension(walk.next))
+		return offset;
+	bpf_loop(6, step, &walk, 0);
+	if (!walk.arrived)
+		return -1;
+	*protocol = walk.next;
+	*id = walk.id;
+	*fragment = walk.fragment;
+	return walk.offset;
 }
 
 /* Whether an ICMPv6 message of this type stays on the link: sent to an address of the link alone, or neighbour
@@ -1102,7 +1134,7 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 		if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
 			return -1;
 		p->first = (flags & 0x17) == 0x02; /* SYN without ACK, FIN, RST */
-		p->last = (flags & 0x05) != 0;
+		p->last = flags & 0x04 ? 2 : flags & 0x01;
 		/* One bit for each combination of FIN, SYN, RST, ACK and URG that means something: SYN, SYN+URG, SYN+ACK,
 		   RST, RST+ACK, FIN+ACK, FIN+ACK+URG, ACK, ACK+URG. */
 		flags = (flags & 0x07) | (flags & 0x30) >> 1;
@@ -1114,7 +1146,7 @@ __noinline int parse6(struct __sk_buff *skb, struct packet6 *p)
 		if (bpf_skb_load_bytes(skb, offset + 12, &chunk, 1))
 			return -1;
 		p->first = chunk == 1; /* INIT */
-		p->last = chunk == 6 || chunk == 14;
+		p->last = chunk == 6 || chunk == 14 ? 2 : 0;
 	} else if (protocol == IPPROTO_ICMPV6) {
 		struct address6 sender;
 		struct ipv6 in;
@@ -1209,18 +1241,21 @@ static __noinline struct conn6 *entry6(const struct conn_key6 *key)
 	return bpf_map_lookup_elem(&connections6, &copy);
 }
 
-/* One side has ended the connection: the entry for the other direction learns it too. */
-static __noinline int close6(const struct conn_key6 *key)
+/* The packet ends a connection, or its sender's side: its entry, and the one for the other direction, learn it. */
+static __noinline int close6(const struct packet6 *p, struct conn6 *c)
 {
 	struct conn_key6 back;
-	struct conn6 *c;
+	struct conn6 *other;
+	__u8 ended;
 
-	if (!key)
+	if (!p || !c)
 		return 0;
-	reverse6(&back, key);
-	c = bpf_map_lookup_elem(&connections6, &back);
-	if (c)
-		c->closing = 1;
+	ended = p->last == 2 ? ENDED : c->flags & CONN_REPLY ? ENDED_ANSWERING : ENDED_ASKING;
+	c->closing |= ended;
+	reverse6(&back, &p->key);
+	other = bpf_map_lookup_elem(&connections6, &back);
+	if (other)
+		other->closing |= ended;
 	return 0;
 }
 
@@ -1243,10 +1278,8 @@ static __noinline struct conn6 *find6(const struct packet6 *p)
 			return 0;
 		c->seen = time;
 	}
-	if (p->last && !p->inner) {
-		c->closing = 1;
-		close6(&p->key);
-	}
+	if (p->last && !p->inner)
+		close6(p, c);
 	return c;
 }
 
@@ -1258,6 +1291,19 @@ static __always_inline void forget_inner6(struct packet6 *p)
 	p->key.source = p->outer_source;
 	p->key.destination = p->outer_destination;
 	p->key.protocol = p->protocol;
+}
+
+/* Forgets a connection, by its packets between arrival and departure; the key is on the caller's stack. */
+static __noinline int undo6(const struct conn_key6 *forward)
+{
+	struct conn_key6 reply;
+
+	if (!forward)
+		return 0;
+	reverse6(&reply, forward);
+	bpf_map_delete_elem(&connections6, &reply);
+	bpf_map_delete_elem(&connections6, forward);
+	return 0;
 }
 
 /* --- policy, IPv6: may this connection be? Four look-ups, however many policies there are ------------------- */
@@ -1304,20 +1350,6 @@ __noinline int record6(const struct packet6 *p, __u32 profile, int leaving, int 
 	memcpy(denial.source, &p->key.source, sizeof(p->key.source));
 	memcpy(denial.destination, &p->key.destination, sizeof(p->key.destination));
 	return bpf_ringbuf_output(&denials, &denial, sizeof(denial), 0);
-}
-
-/* Forgets a connection that never was, by its packets between arrival and departure. */
-static __noinline int undo6(const struct conn_key6 *forward)
-{
-	struct conn_key6 copy, reply;
-
-	if (!forward)
-		return 0;
-	copy = *forward;
-	reverse6(&reply, &copy);
-	bpf_map_delete_elem(&connections6, &reply);
-	bpf_map_delete_elem(&connections6, &copy);
-	return 0;
 }
 
 /* Which side opened a connection that nobody remembers: 1 the sender of this packet, -1 its receiver, 0 nobody knows.
