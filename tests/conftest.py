@@ -29,6 +29,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(vm.VmPlugin(), "k8snetc-vm")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _objects_are_kept() -> Iterator[None]:
+    """Clang makes the object of each C once for all tests and workers; labs install in children that forget theirs."""
+    if os.geteuid() != 0:
+        yield
+        return
+    from k8snetc.backends.ebpf import generation, pins
+    from tests.vm import objects
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "build", objects.compiled)
+        patch.setattr(pins, "entry", objects.entry)
+        yield
+
+
 def _rank(item: pytest.Item) -> int:
     if item.get_closest_marker("vm"):
         # Those of the shared machine side by side, so that it is booted once.

@@ -26,6 +26,7 @@ CGROUP_HOOKS = {
     "getpeername4": 29,
     "getpeername6": 30,
 }
+_BATCH = 4096  # elements that are read at once
 # `enum bpf_map_type`
 MAP_KINDS = {
     1: "hash",
@@ -181,21 +182,29 @@ class Map:
         ):  # tries are read key by key: batches of them came with Linux 5.16 and stop at changes
             yield from self._walk()
             return
-        size = self.capacity + 1
-        keys, values = (ctypes.create_string_buffer(size * n) for n in (self.key_size, self.value_size))
+        size = min(self.capacity + 1, _BATCH)
         place = ctypes.create_string_buffer(max(8, self.key_size))
+        keys, values = (ctypes.create_string_buffer(size * n) for n in (self.key_size, self.value_size))
         first = True
         while True:
             count = ctypes.c_uint32(size)
             result = library().bpf_map_lookup_batch(
                 self.fd, None if first else place, place, keys, values, ctypes.byref(count), None
             )
+            if result == -errno.ENOSPC:  # one bucket of a hash table has more than that
+                size *= 2
+                keys, values = (
+                    ctypes.create_string_buffer(size * n) for n in (self.key_size, self.value_size)
+                )
+                continue
             if result < 0 and -result != errno.ENOENT:
                 check(result, f"reading table {self.name}")
+            # Copied once: every look at `raw` copies all of it.
+            all_keys, all_values = keys.raw, values.raw
             for i in range(count.value):
                 yield (
-                    keys.raw[i * self.key_size : (i + 1) * self.key_size],
-                    values.raw[i * self.value_size : (i + 1) * self.value_size],
+                    all_keys[i * self.key_size : (i + 1) * self.key_size],
+                    all_values[i * self.value_size : (i + 1) * self.value_size],
                 )
             if result < 0:
                 return

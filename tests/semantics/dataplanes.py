@@ -109,12 +109,13 @@ def _prepare(dataplane: Dataplane, programs: Mapping[str, Program]) -> None:
     """Import and compile before the nodes' processes are forked: they inherit what would else be done in each anew."""
     target_for(dataplane.backend, dataplane.options)
     if dataplane.backend == "ebpf":
-        from k8snetc.backends.ebpf import build, emit, libbpf, lower
+        from k8snetc.backends.ebpf import emit, libbpf, lower
+        from tests.vm import objects
 
         libbpf.library()
-        build.entry()
+        objects.entry()
         for program in programs.values():
-            build.build(emit.program(lower.lower(program)))
+            objects.compiled(emit.program(lower.lower(program)))
 
 
 def _install_here(dataplane: Dataplane, program: Program, old: Program | None, live: object) -> object:

@@ -1,4 +1,4 @@
-"""BPF objects for the guest, compiled on the host: clang takes seconds under emulation.
+"""BPF objects that are compiled once: for the guest on the host, as clang takes seconds under emulation, and for labs.
 
 They lie in the checkout's cache by what they are made from, so they are made once for each version of the C.
 """

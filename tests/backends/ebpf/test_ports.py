@@ -107,9 +107,9 @@ def test_ports_of_connections_that_ended_are_used_again() -> None:
             again = {port: side.ask(port) for port in range(41000, 41030)}
             assert {*again.values()} == {*range(FIRST, LAST + 1)} - kept
             assert side.ask(42000) is None
-            for port, masked in again.items():
-                assert masked is not None
-                assert side.answer(masked) == port
+            for port, new in again.items():
+                assert new is not None
+                assert side.answer(new) == port
             # What comes late of a connection that is over does not pass for the one that has its port now.
             assert side.ask(40000, ACK) is None
             for port in (40030, 40031):
