@@ -108,39 +108,64 @@ FULLY_RANDOM = Feature(
 """Used where it is there, and done without where it isn't."""
 
 
+Needs = frozenset[tuple[Feature, Family]]
+
+
+def missing(needs: Needs) -> Needs:
+    """What this node can't do of that; nothing also where nothing can be tried (no privilege): installing will tell.
+
+    All at once first: the kernel takes its time to forget each transaction that was only checked.
+    """
+    if not needs or _taken(needs):
+        return frozenset()
+    if not _taken(frozenset()):
+        return frozenset()
+    return frozenset(n for n in needs if not _taken(frozenset({n})))
+
+
 def can(feature: Feature, family: Family = Family.IPV4) -> bool:
-    """Whether this node can do it; True also where nothing can be tried (no privilege): installing will tell."""
-    word = FAMILY_WORDS[family]
-    body = feature.body if family is Family.IPV4 else _in_ipv6(feature.body)
-    try:
-        library.check(f"table {word} {_PROBE} {{\n{body}\n}}")
-    except InstallError:
-        try:
-            library.check(f"table {word} {_PROBE}")
-        except InstallError:
-            return True
-        return False
-    return True
+    """Whether this node can do it."""
+    return not missing(frozenset({(feature, family)}))
 
 
-def gaps(model: Ruleset) -> list[Gap]:
-    """Every feature that the model needs and this node has not."""
+def needs(model: Ruleset) -> Needs:
+    """Every feature that the model uses."""
+    return frozenset((f, t.family) for t in model.tables for f in _needed(t))
+
+
+def gaps(lacking: Needs) -> list[Gap]:
+    """What to say of features that are missing."""
     return [
         Gap(
-            f"{feature.name} ({FAMILY_WORDS[table.family]}) can't be done by nft and the kernel of this node",
+            f"{feature.name} ({FAMILY_WORDS[family]}) can't be done by nft and the kernel of this node",
             f"needs nft 1.0.6 and a kernel with {feature.option}; or use the iptables back end",
         )
-        for table in model.tables
-        for feature in _needed(table)
-        if not can(feature, table.family)
+        for feature, family in _in_order(lacking)
     ]
+
+
+def _in_order(found: Needs) -> list[tuple[Feature, Family]]:
+    return sorted(found, key=lambda n: (n[1], (*FEATURES, FULLY_RANDOM).index(n[0])))
+
+
+def _taken(wanted: Needs) -> bool:
+    """Whether nft and the kernel take a table that uses all of it, or an empty one."""
+    tables = []
+    for at, (feature, family) in enumerate(_in_order(wanted)):
+        body = feature.body if family is Family.IPV4 else _in_ipv6(feature.body)
+        tables.append(f"table {FAMILY_WORDS[family]} {_PROBE}-{at} {{\n{body}\n}}\n")
+    try:
+        library.check("".join(tables) or f"table ip {_PROBE}")
+    except InstallError:
+        return False
+    return True
 
 
 def _needed(table: Table) -> list[Feature]:
     text = [line for s in table.sets for line in s.spec]
     text += [line for c in table.chains for line in (c.hook, *(r.text for r in c.rules))]
     whole = "\n".join(text).replace("ip6 ", "ip ")
-    return [f for f in FEATURES if f.sign in whole]
+    return [f for f in (*FEATURES, FULLY_RANDOM) if f.sign in whole]
 
 
 def _in_ipv6(body: str) -> str:

@@ -35,19 +35,29 @@ class NftablesTarget:
 
     def __init__(self, options: InstallOptions) -> None:
         self._options = options
+        self._able: features.Needs = frozenset()
 
     def desired(self, program: Program) -> Ruleset:
         """What the program looks like here. Raises `UnsupportedError` with all gaps at once."""
         from k8snetc.backends.nftables.lower import Capabilities, lower
 
-        random_fully = features.can(features.FULLY_RANDOM)
-        model = lower(
-            program, comments=self._options.comments, capabilities=Capabilities(random_fully=random_fully)
-        )
-        gaps = [*features.gaps(model), *unjudged_bridges(program)]
+        model = lower(program, comments=self._options.comments)
+        lacking = self._missing(model)
+        if any(feature == features.FULLY_RANDOM for feature, _ in lacking):
+            plain = Capabilities(random_fully=False)
+            model = lower(program, comments=self._options.comments, capabilities=plain)
+            lacking = self._missing(model)
+        gaps = [*features.gaps(lacking), *unjudged_bridges(program)]
         if gaps:
             raise UnsupportedError(self.name, gaps)
         return model
+
+    def _missing(self, model: Ruleset) -> features.Needs:
+        """What the model needs and this node can't do. What it could a moment ago is not asked again."""
+        needs = features.needs(model)
+        lacking = features.missing(needs - self._able)
+        self._able |= needs - lacking
+        return lacking
 
     def empty(self) -> Ruleset:
         """Nothing of ours."""

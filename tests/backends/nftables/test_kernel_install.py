@@ -17,6 +17,7 @@ from k8snetc.backends.target import InstallError, InstallOptions
 from k8snetc.ir.types import Family, Program
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.topology import Topology
+from tests.backends.nftables.test_rules import cluster
 from tests.support.programs import Generator
 
 pytestmark = pytest.mark.kernel
@@ -199,6 +200,20 @@ def test_a_missing_feature_is_named(shared_cluster: Cluster) -> None:
         found = shared_cluster.call(NODE, desired_without, feature.name, wanted)
         assert found, feature
         assert all(feature.name in f and feature.option in f for f in found)
+
+
+def without_random_ports(wanted: Program) -> tuple[str, str]:
+    """What `desired` makes of it where the kernel can't choose ports at random, and what it makes of it here."""
+    usual = str(target(InstallOptions()).desired(wanted))
+    body = features.FULLY_RANDOM.body + "\nchain d { ct original frobnicate 7\n }"
+    features.FULLY_RANDOM = replace(features.FULLY_RANDOM, body=body)
+    return str(target(InstallOptions()).desired(wanted)), usual
+
+
+def test_random_ports_are_done_without_where_they_are_missing(shared_cluster: Cluster) -> None:
+    lesser, usual = shared_cluster.call(NODE, without_random_ports, cluster(2, 2))
+    assert " fully-random" in usual
+    assert usual.replace(" fully-random", "") == lesser
 
 
 SPELLINGS = (
