@@ -184,21 +184,40 @@ class TcpAttempt(_Socket):
 class UdpAttempt(_Socket):
     """Send one datagram with a number that no other has, and wait for it to come back."""
 
+    _again: Timer | None = None
+
+    def close(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+        super().close()
+
     def begin(self) -> None:
         probe = self.probe
         sock = self.make(socket.SOCK_DGRAM)
-        peer = (str(probe.destination), probe.port)
         if probe.connected:
-            sock.connect(peer)
+            sock.connect((str(probe.destination), probe.port))
         else:
             self.receive_errors(sock)
         nonce = str(next(_nonces)).encode()
         self.loop.add(sock, READ, lambda _mask: self._read(sock, nonce))
+        self._send(sock, nonce)
+        if probe.resend is not None:
+            self._again = self.loop.after(probe.resend, lambda: self._resend(sock, nonce))
+
+    def _resend(self, sock: socket.socket, nonce: bytes) -> None:
+        assert self.probe.resend is not None
+        self._again = self.loop.after(self.probe.resend, lambda: self._resend(sock, nonce))
         try:
-            if probe.connected:
+            self._send(sock, nonce)
+        except OSError as error:
+            self.finish(of_errno(error.errno or errno.EIO))
+
+    def _send(self, sock: socket.socket, nonce: bytes) -> None:
+        try:
+            if self.probe.connected:
                 sock.send(nonce)
             else:
-                sock.sendto(nonce, peer)
+                sock.sendto(nonce, (str(self.probe.destination), self.probe.port))
         except PermissionError as error:
             # A rule that rejects drops the packet and then sends the ICMP error, which is on its way to us.
             self.silence = of_errno(error.errno or errno.EPERM)

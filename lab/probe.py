@@ -39,7 +39,8 @@ class Probe:
 
     `source` and `source_port` are chosen by the client's kernel when None. `timeout` is in seconds.
     `connected` False: UDP from a socket without a peer (sendmsg instead of connect). `in_cgroup` False: from a
-    process outside the node's cgroup, as a virtual machine's or another runtime's would be.
+    process outside the node's cgroup, as a virtual machine's or another runtime's would be. `resend` (UDP): the
+    datagram is sent again every so many seconds without an answer, from the same socket, as resolvers do.
     """
 
     client: str
@@ -51,6 +52,7 @@ class Probe:
     timeout: float = DEFAULT_TIMEOUT
     connected: bool = True
     in_cgroup: bool = True
+    resend: float | None = None
 
     def __str__(self) -> str:
         host = f"[{self.destination}]" if self.destination.version == 6 else str(self.destination)

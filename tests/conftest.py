@@ -1,7 +1,8 @@
 """What all tests share: their order, and what the machine must have for the marked ones.
 
-Knows the markers `kernel`, `vm` and `slow` (pyproject.toml). Fast tests run first, then those on the kernel. The tests
-of the virtual machine are one group for one worker and are handed out first, because they take longest.
+Knows the markers `kernel`, `vm` and `slow` (pyproject.toml). Fast tests run first, then those on the kernel; of these,
+what holds a worker longest is begun first, so that all workers end at about the same time. The tests of the virtual
+machine are one group for one worker and are handed out first, because they take longest.
 """
 
 import os
@@ -44,13 +45,15 @@ def _objects_are_kept() -> Iterator[None]:
         yield
 
 
-def _rank(item: pytest.Item) -> int:
+def _rank(item: pytest.Item) -> float:
     if item.get_closest_marker("vm"):
         # Those of the shared machine side by side, so that it is booted once.
         first = -2 if "PYTEST_XDIST_WORKER" in os.environ else 4
         return first if vm.runs_in_guest(item) else first + 1
     if item.get_closest_marker("kernel"):
-        return 3
+        # Groups go to one worker as a whole.
+        long = item.get_closest_marker("xdist_group") or item.get_closest_marker("slow")
+        return 3 if long else 3.5
     return 2 if item.get_closest_marker("slow") else 1
 
 

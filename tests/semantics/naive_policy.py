@@ -1,7 +1,8 @@
 """What policies allow, worked out a second time and as plainly as possible: straight from the manifests.
 
 Knows the API documentation of NetworkPolicy, ClusterNetworkPolicy and (Baseline)AdminNetworkPolicy. Shares nothing with
-the compiler: no IR, no models, no index, no range arithmetic. Every question looks at every object again.
+the compiler: no IR, no models, no index, no range arithmetic. Every question looks at every policy's rules again; which
+pod has an address, and which policies a pod has, is worked out once for each.
 """
 
 from __future__ import annotations
@@ -30,12 +31,17 @@ class Cluster:
     def __init__(self, documents: Sequence[Document], node: str | None = None) -> None:
         self.documents = documents
         self.node = node
+        self.kind = cache(self._kind)
+        self.pod_at = cache(self._pod_at)
+        self.own_addresses = cache(self._own_addresses)
+        self.isolating = cache(self._isolating)
+        self.tier_rules = cache(self._tier_rules)
 
-    def kind(self, kind: str) -> list[Document]:
+    def _kind(self, kind: str) -> list[Document]:
         """All objects of a kind."""
         return [d for d in self.documents if d["kind"] == kind]
 
-    def pod_at(self, address: str) -> Document | None:
+    def _pod_at(self, address: str) -> Document | None:
         """The pod that has the address, as far as policies see pods."""
         for pod in self.kind("Pod"):
             status = pod.get("status") or {}
@@ -59,7 +65,7 @@ class Cluster:
         listed = (node.get("status") or {}).get("addresses") or []
         return [a["address"] for a in listed if a["type"] in {"InternalIP", "ExternalIP"}]
 
-    def own_addresses(self) -> list[str]:
+    def _own_addresses(self) -> list[str]:
         """The addresses of the node that the program is for."""
         return [
             a
@@ -89,13 +95,13 @@ class Cluster:
         holder = pod if direction == "ingress" else self.pod_at(peer)
         asked = Question(direction, peer, holder, protocol, port)
 
-        for rule in self.tier_rules("Admin", direction, pod):
+        for rule in self.tier_rules("Admin", direction, address):
             if self.tier_rule_matches(rule, asked):
                 if rule["action"] == "Pass":
                     break
                 return bool(rule["action"] != "Deny")
 
-        policies = [p for p in self.kind("NetworkPolicy") if self.isolates(p, direction, pod)]
+        policies = self.isolating(direction, address)
         if policies:
             return any(
                 self.network_rule_matches(policy, rule, asked)
@@ -103,12 +109,18 @@ class Cluster:
                 for rule in policy["spec"].get(direction) or []
             )
 
-        for rule in self.tier_rules("Baseline", direction, pod):
+        for rule in self.tier_rules("Baseline", direction, address):
             if self.tier_rule_matches(rule, asked):
                 return bool(rule["action"] != "Deny")
         return True
 
     # --- networking.k8s.io/v1 ---
+
+    def _isolating(self, direction: str, address: str) -> list[Document]:
+        """The NetworkPolicies that select the pod at the address."""
+        pod = self.pod_at(address)
+        assert pod is not None
+        return [p for p in self.kind("NetworkPolicy") if self.isolates(p, direction, pod)]
 
     def isolates(self, policy: Document, direction: str, pod: Document) -> bool:
         """Whether a NetworkPolicy selects the pod and is about the direction."""
@@ -149,8 +161,10 @@ class Cluster:
 
     # --- policy.networking.k8s.io ---
 
-    def tier_rules(self, tier: str, direction: str, pod: Document) -> list[Document]:
-        """The rules of a tier for the pod, in the order in which they decide."""
+    def _tier_rules(self, tier: str, direction: str, address: str) -> list[Document]:
+        """The rules of a tier for the pod at the address, in the order in which they decide."""
+        pod = self.pod_at(address)
+        assert pod is not None
         found: list[tuple[int, str, str, Document]] = []
         for policy in self.documents:
             spec = policy.get("spec") or {}

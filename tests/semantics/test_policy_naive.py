@@ -55,7 +55,7 @@ def check(documents: Sequence[Document], node: str | None) -> None:
     for source, destination, protocol, port in packets(documents):
         expected = naive.allows(source, destination, protocol, port)
         sender = Sender.NODE if source in own else Sender.POD
-        packet = Packet(sender, ip_address(source), ip_address(destination), ENDS[protocol], port)
+        packet = Packet(sender, naive_policy.ip(source), naive_policy.ip(destination), ENDS[protocol], port)
         for name, interpreter in interpreters:
             result = interpreter.run(packet)
             assert bool(result.arrivals) is expected, (

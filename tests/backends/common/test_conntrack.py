@@ -35,6 +35,18 @@ src=10.0.0.2 dst=10.0.0.1 type=0 code=0 id=5 mark=0
 conntrack v1.4.7 (conntrack-tools): 3 flow entries have been shown.
 """
 
+MANY = "".join(
+    f"ipv4     2 tcp      6 {left} CLOSE src=10.0.0.1 dst=10.96.0.10 sport={40000 + left} dport=80 packets={left} "
+    f"bytes=7 src=10.0.1.5 dst=10.0.0.1 sport=8080 dport={40000 + left} packets=1 bytes=9 [ASSURED] mark={mark} zone=7 use=1\n"
+    for mark in (0, 4096)
+    for left in range(500)
+) + (
+    "ipv4     2 unknown  2 571 src=10.0.0.1 dst=224.0.0.1 [UNREPLIED] src=224.0.0.1 dst=10.0.0.1 use=2\n"
+    "ipv4     2 gre      47 29 timeout=3, stream_timeout=180 src=10.0.0.1 dst=10.0.0.2 srckey=0x0 dstkey=0x1 "
+    "src=10.0.0.2 dst=10.0.0.1 srckey=0x1 dstkey=0x0 mark=0 use=1\n"
+)
+"""Two kinds of connections a thousand times over, and protocols without ports or marks."""
+
 
 def flow(destination: str, port: int, endpoint: str, endpoint_port: int, **more: str | int) -> Flow:
     words = {"protocol": "udp", "source": "10.0.0.1", "mark": 0, **more}
@@ -126,3 +138,13 @@ def test_cut_flows_are_let_go_when_they_are_allowed_again() -> None:
     assert list(allowed_again(policy(), [cut])) == []
     assert list(allowed_again(policy(PortRange(8080, 8080)), [cut])) == [cut]
     assert list(allowed_again(Program(), [cut])) == [cut]
+
+
+def test_each_kind_of_flow_is_read_once() -> None:
+    web = {"protocol": "tcp"}
+    assert list(parse(MANY)) == [
+        flow("10.96.0.10", 80, "10.0.1.5", 8080, **web),
+        flow("10.96.0.10", 80, "10.0.1.5", 8080, **web, mark=4096),
+        flow("224.0.0.1", 0, "224.0.0.1", 0, protocol="unknown"),
+        flow("10.0.0.2", 0, "10.0.0.2", 0, protocol="gre"),
+    ]
