@@ -4,7 +4,8 @@
 
 In a lab cluster (root): the time of each phase of a full installation through the back end's own steps, of reading
 back, and of a change of one endpoint on top, and how much of the latter is the transaction; then the latency of TCP
-connects from a pod to another node's pod, as bench.services does it. On a busy machine the processor's time counts: it
+connects from a pod to another node's pod, as bench.services does it, beside what connection tracking alone and
+empty nat chains cost, which whoever translates connections pays. On a busy machine the processor's time counts: it
 holds the kernel's part of each system call.
 
 Then the same without connects at 50,000 x 5, where only the figures are asked for. Bars at 10,000 x 10 on 2 cores: full
@@ -65,6 +66,7 @@ def _measure(services: int, endpoints: int, repeat: int, *, connects: bool, aske
     with Cluster(_connects.topology()) as cluster, _connects.serving(cluster, endpoints):
         place = [(_connects.SERVER_ADDRESS, _connects.FIRST_PORT)]
         bare = _connects.medians(cluster, place)[0] if connects else 0.0
+        others = _without_ours(cluster, place) if connects else {}
         full, one, nothing = cluster.call(NODE, _install, program, changed, repeat)
         for name, phases in (
             ("full installation", full),
@@ -89,6 +91,8 @@ def _measure(services: int, endpoints: int, repeat: int, *, connects: bool, aske
             Bar(f"{title}: the same, processor", _whole(one)[1], "s"),
         ]
         if connects:
+            for name, took in others.items():
+                print(f"    {name:40} {took:6.1f} us, {took / bare:.2f} x without rules")
             direct, *services_ = _connects.report(cluster, services, bare)
             bars.append(
                 Bar(f"{title}: connect, past the same rules", max(services_) / direct, "x direct", 1.4)
@@ -96,7 +100,36 @@ def _measure(services: int, endpoints: int, repeat: int, *, connects: bool, aske
             bars.append(
                 Bar(f"{title}: connect, to a node without rules", max(services_) / bare, "x direct", 1.4)
             )
+            bars += [Bar(f"{title}: {n}, to the same", t / bare, "x direct") for n, t in others.items()]
     return bars
+
+
+TRACKED = """table ip bench {
+\tchain forward {
+\t\ttype filter hook forward priority filter; policy accept;
+\t\tct state established,related accept
+\t}
+}
+"""
+NAT = """table ip bench-nat {
+\tchain prerouting { type nat hook prerouting priority dstnat; policy accept; }
+\tchain postrouting { type nat hook postrouting priority srcnat; policy accept; }
+\tchain output { type nat hook output priority -100; policy accept; }
+}
+"""
+
+
+def _without_ours(cluster: Cluster, place: list[_connects.Place]) -> dict[str, float]:
+    """What a direct connect costs with what any such rules need, and none of ours: microseconds."""
+    found = {}
+    for name, text in (
+        ("direct, connections tracked, one rule", TRACKED),
+        ("direct, and nat chains without a rule", TRACKED + NAT),
+    ):
+        cluster.run(NODE, ["nft", "-f", "-"], input=text)
+        found[name] = _connects.medians(cluster, place)[0]
+        cluster.run(NODE, ["nft", "flush", "ruleset"])
+    return found
 
 
 def _whole(phases: Phases) -> tuple[float, float]:

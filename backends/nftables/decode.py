@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import IPv6Address
 from socket import inet_ntoa
 
@@ -116,7 +116,8 @@ def decode(spec: tuple[str, ...], lists: Iterable[bytes]) -> dict[str, str]:
             if value is not None:
                 found[shown] = value.read(data, at[_DATA][0] + 4)
             else:
-                found[shown] = _verdict(data, *at[_DATA]) if value_words else ""
+                first, last = at.get(_DATA, (0, 0))
+                found[shown] = _verdict(data[first:last]) if value_words else ""
     return found
 
 
@@ -150,8 +151,10 @@ def _value_sizes(head: bytes, value_size: int) -> bool:
     return (nest, kind & 0x3FFF, inner, what & 0x3FFF) != (value_size + 8, _DATA, value_size + 4, 1)
 
 
-def _verdict(data: bytes, begin: int, end: int) -> str:
-    for _, b, e in attributes(data, begin, end):
+@lru_cache(maxsize=4096)
+def _verdict(data: bytes) -> str:
+    """A verdict; most elements of a map have one of a few."""
+    for _, b, e in attributes(data, 0, len(data)):
         inner = {kind: (x, y) for kind, x, y in attributes(data, b, e)}
         code = int.from_bytes(data[inner[1][0] : inner[1][1]], "big", signed=True)
         word = _VERDICTS.get(code, str(code))
