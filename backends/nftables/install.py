@@ -15,7 +15,7 @@ from k8snetc.backends.nftables import features, library
 from k8snetc.backends.nftables.emit import table_lines
 from k8snetc.backends.nftables.foreign import warnings
 from k8snetc.backends.nftables.model import Ruleset
-from k8snetc.backends.nftables.observe import observed
+from k8snetc.backends.nftables.observe import Seen, observed
 from k8snetc.backends.nftables.read import read_tables
 from k8snetc.backends.nftables.spelling import aligned
 from k8snetc.backends.nftables.transaction import changes, transaction
@@ -36,20 +36,31 @@ class NftablesTarget:
     def __init__(self, options: InstallOptions) -> None:
         self._options = options
         self._able: features.Needs = frozenset()
+        self._seen: Seen | None = None
+        self._lowered: tuple[tuple[Program, bool, Ruleset], ...] = ()
 
     def desired(self, program: Program) -> Ruleset:
         """What the program looks like here. Raises `UnsupportedError` with all gaps at once."""
-        from k8snetc.backends.nftables.lower import Capabilities, lower
-
-        model = lower(program, comments=self._options.comments)
+        model = self._model(program, random_fully=True)
         lacking = self._missing(model)
         if any(feature == features.FULLY_RANDOM for feature, _ in lacking):
-            plain = Capabilities(random_fully=False)
-            model = lower(program, comments=self._options.comments, capabilities=plain)
+            model = self._model(program, random_fully=False)
             lacking = self._missing(model)
         gaps = [*features.gaps(lacking), *unjudged_bridges(program)]
         if gaps:
             raise UnsupportedError(self.name, gaps)
+        return model
+
+    def _model(self, program: Program, *, random_fully: bool) -> Ruleset:
+        """The program lowered. A plan asks for the old and the new one, and the apply that rechecks it again."""
+        from k8snetc.backends.nftables.lower import Capabilities, lower
+
+        for known, fully, model in self._lowered:
+            if known is program and fully == random_fully:
+                return model
+        capabilities = Capabilities(random_fully=random_fully)
+        model = lower(program, comments=self._options.comments, capabilities=capabilities)
+        self._lowered = ((program, random_fully, model), *self._lowered[:1])
         return model
 
     def _missing(self, model: Ruleset) -> features.Needs:
@@ -69,7 +80,8 @@ class NftablesTarget:
 
     def observe(self) -> Ruleset:
         """All that is ours in the kernel."""
-        return Ruleset(observed(), read_settings(SETTINGS))
+        self._seen = observed(self._seen)
+        return Ruleset(self._seen.tables, read_settings(SETTINGS))
 
     def changes(self, live: Ruleset, goal: Ruleset) -> tuple[Change, ...]:
         """Rules, elements and settings that differ."""

@@ -5,12 +5,12 @@ Knows: libnftables' listing for what is small (declarations, chains, rules), net
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from k8snetc.backends.nftables.decode import decode
 from k8snetc.backends.nftables.library import listing
 from k8snetc.backends.nftables.model import TABLE, NamedSet, Table
-from k8snetc.backends.nftables.netlink import ChangedError, element_lists
+from k8snetc.backends.nftables.netlink import ChangedError, element_lists, generation
 from k8snetc.backends.nftables.read import read_tables
 from k8snetc.backends.target import InstallError
 from k8snetc.ir.types import Family
@@ -19,21 +19,45 @@ _NFPROTO = {Family.IPV4: 2, Family.IPV6: 10}
 _ATTEMPTS = 5
 
 
-def observed() -> tuple[Table, ...]:
-    """Our tables in the caller's network namespace. Raises `InstallError`."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Our tables, and the generation of the rules (`netlink.generation`) that they were read from."""
+
+    at: tuple[int, int]
+    tables: tuple[Table, ...]
+
+
+def observed(before: Seen | None = None) -> Seen:
+    """Our tables in the caller's network namespace. Raises `InstallError`.
+
+    If nobody, we included, has changed any rule of the namespace since `before`, that is what is there.
+    """
     for _ in range(_ATTEMPTS):
-        text = listing()
+        now = _generation()
+        if before is not None and before.at == now:
+            return before
         try:
             tables = tuple(
-                replace(t, sets=tuple(_filled(t.family, s) for s in t.sets)) for t in read_tables(text)
+                replace(t, sets=tuple(_filled(t.family, s) for s in t.sets)) for t in read_tables(listing())
             )
         except ValueError as e:
             raise InstallError(f"the listing of nft can't be read: {e}") from e
         except (FileNotFoundError, ChangedError):
             continue  # somebody changes the rules while we read them
-        if listing() == text:
-            return tuple(sorted(tables, key=lambda t: t.family))
+        if _generation() == now:
+            return Seen(now, tuple(sorted(tables, key=lambda t: t.family)))
     raise InstallError("the rules of this node change all the time; stop what changes them and try again")
+
+
+def _generation() -> tuple[int, int]:
+    try:
+        return generation()
+    except PermissionError as e:
+        raise InstallError(
+            f"nftables did not list the rules: {e.strerror}; root (CAP_NET_ADMIN) is needed"
+        ) from e
+    except OSError as e:
+        raise InstallError(f"nftables did not list the rules: {e}; the kernel needs CONFIG_NF_TABLES") from e
 
 
 def _filled(family: Family, one: NamedSet) -> NamedSet:

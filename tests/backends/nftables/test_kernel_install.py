@@ -13,6 +13,8 @@ from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.nftables import features, library
 from k8snetc.backends.nftables.install import target
 from k8snetc.backends.nftables.model import Rule, Ruleset
+from k8snetc.backends.nftables.netlink import generation
+from k8snetc.backends.nftables.observe import observed
 from k8snetc.backends.target import InstallError, InstallOptions
 from k8snetc.ir.types import Family, Program
 from k8snetc.lab.cluster import Cluster
@@ -92,8 +94,10 @@ DAMAGES = (
 
 def damaged(goal: Ruleset, damage: str) -> list[str]:
     wrong = reach(goal)
-    library.commit(damage)
     grip = target(InstallOptions())
+    if grip.changes(grip.observe(), goal):
+        wrong.append("it is not there")
+    library.commit(damage)
     if not grip.changes(grip.observe(), goal):
         wrong.append("nobody saw it")
     return wrong + reach(goal)
@@ -109,6 +113,30 @@ def test_what_others_did_is_seen_and_repaired(shared_cluster: Cluster, damage: s
             break
     wrong = shared_cluster.call(NODE, damaged, goal, damage)
     assert not wrong, "\n".join(wrong)
+
+
+def looks() -> list[str]:
+    """What is read again, and what isn't because nobody has changed anything. Runs inside a node."""
+    library.commit("add table ip k8snetc\nadd set ip k8snetc s { type ipv4_addr; elements = { 1.2.3.4 } }")
+    first = observed()
+    library.check("add element ip k8snetc s { 1.2.3.5 }")
+    wrong = [] if observed(first) is first else ["read again, although nothing changed"]
+    library.commit("add table ip somebody-else")
+    if observed(first) is first:
+        wrong.append("another's transaction was not noticed")
+    if observed(first).tables != first.tables:
+        wrong.append("ours changed by itself")
+    library.commit("add element ip k8snetc s { 1.2.3.5 }")
+    if observed(first).tables == first.tables:
+        wrong.append("an element more was not noticed")
+    library.commit("delete table ip k8snetc\ndelete table ip somebody-else")
+    return wrong
+
+
+def test_rules_are_read_again_only_after_a_transaction(shared_cluster: Cluster) -> None:
+    assert not shared_cluster.call(NODE, looks)
+    places = {shared_cluster.call(node, generation)[0] for node in ("node/w1", "node/w2")}
+    assert len(places) == 2, "one node's rules must not be taken for another's"
 
 
 def test_others_tables_are_left_alone(shared_cluster: Cluster) -> None:

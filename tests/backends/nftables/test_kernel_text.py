@@ -39,7 +39,7 @@ def taken(path: Path) -> str:
     library.commit(text)
     library.commit(text)
     wanted = {t.family: t for t in read_tables(text)}
-    seen = {t.family: t for t in observed()}
+    seen = {t.family: t for t in observed().tables}
     return "" if seen == wanted else f"{path}: {seen} is not {wanted}"
 
 
