@@ -9,7 +9,7 @@ What comes out is naive on purpose: a balancer for each frontend that needs one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import cached_property
 
 from k8snetc.compiler.diagnostics import Diagnostic, InputError
 from k8snetc.compiler.facts import EndpointFact, Facts, NodeContext, ServicePortFact
@@ -116,8 +116,10 @@ class _Parts:
                 port.family,
                 port.protocol,
                 tuple(
-                    Endpoint(e.address, e.port, is_local(node, e), e.weight, e.origin)
-                    for e in sorted(endpoints, key=_place)
+                    [
+                        Endpoint(e.address, e.port, is_local(node, e), e.weight, e.origin)
+                        for e in sorted(endpoints, key=_place)
+                    ]
                 ),
                 affinity,
                 port.scheduler,
@@ -132,12 +134,20 @@ def _place(endpoint: EndpointFact) -> tuple[int, int]:
     return int(endpoint.address), endpoint.port
 
 
-@dataclass(frozen=True, slots=True)
 class _Usable:
     """The endpoints that traffic may use: by everybody, and by Local policies. Either may be empty."""
 
-    cluster: tuple[EndpointFact, ...]
-    local: tuple[EndpointFact, ...]
+    def __init__(self, node: NodeContext, port: ServicePortFact) -> None:
+        self._node = node
+        self._all = port.endpoints
+        ready = tuple([e for e in port.endpoints if e.ready])
+        self.cluster = _near(node, ready) or _serving(port.endpoints)
+
+    @cached_property
+    def local(self) -> tuple[EndpointFact, ...]:
+        """Worked out only where a policy asks for it."""
+        local = [e for e in self._all if is_local(self._node, e)]
+        return tuple(e for e in local if e.ready) or _serving(local)
 
     @property
     def none(self) -> bool:
@@ -147,15 +157,6 @@ class _Usable:
 def is_local(node: NodeContext, endpoint: EndpointFact) -> bool:
     """Whether the endpoint runs on the program's node; a node without a name hosts every pod."""
     return node.name is None or endpoint.node == node.name
-
-
-def _usable(node: NodeContext, port: ServicePortFact) -> _Usable:
-    ready = tuple(e for e in port.endpoints if e.ready)
-    local = tuple(e for e in port.endpoints if is_local(node, e))
-    return _Usable(
-        _near(node, ready) or _serving(port.endpoints),
-        tuple(e for e in local if e.ready) or _serving(local),
-    )
 
 
 def _serving(endpoints: Iterable[EndpointFact]) -> tuple[EndpointFact, ...]:
@@ -175,7 +176,7 @@ def _near(node: NodeContext, ready: tuple[EndpointFact, ...]) -> tuple[EndpointF
 
 
 def _service_port(node: NodeContext, port: ServicePortFact, parts: _Parts) -> None:
-    usable = _usable(node, port)
+    usable = _Usable(node, port)
     name = f"{port.namespace}/{port.service}" + (f":{port.port_name}" if port.port_name else "")
 
     def add(exposure: Exposure, address: Address | None, number: int, routes: tuple[Route, ...]) -> None:

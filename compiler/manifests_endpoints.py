@@ -7,6 +7,7 @@ Must not know: other objects (what must be unique between objects is `manifests`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
@@ -54,6 +55,13 @@ class Conditions(Model):
     serving: Flag | None = None
     terminating: Flag | None = None
 
+    @cached_property
+    def settled(self) -> tuple[bool, bool, bool]:
+        """Whether it is ready, serving, terminating."""
+        ready = self.ready is not False
+        serving = ready if self.serving is None else self.serving
+        return ready, serving, self.terminating is True
+
 
 _UNSET = Conditions()
 _SERVING = Conditions(ready=True, serving=True, terminating=False)
@@ -96,21 +104,6 @@ class Endpoint:
     node_name: Text = ""
     zone: Text = ""
     hints: Hints | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Unset means ready."""
-        return self.conditions.ready is not False
-
-    @property
-    def serving(self) -> bool:
-        """Unset means the same as ready."""
-        return self.ready if self.conditions.serving is None else self.conditions.serving
-
-    @property
-    def terminating(self) -> bool:
-        """Unset means no."""
-        return self.conditions.terminating is True
 
 
 class EndpointPort(Model):

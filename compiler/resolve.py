@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from k8snetc.compiler import own_annotations
 from k8snetc.compiler.diagnostics import Diagnostic, InputError
@@ -19,7 +18,7 @@ from k8snetc.compiler.manifests_endpoints import Endpoint, Endpoints, EndpointSl
 from k8snetc.compiler.manifests_service import Service, ServicePort
 from k8snetc.compiler.resolve_policy import resolve_policy
 from k8snetc.ir.addresses import family_of
-from k8snetc.ir.types import Address, Family, Network, Protocol
+from k8snetc.ir.types import Address, Family, Network, Origin, Protocol
 
 # Objects with these labels are looked after by somebody else, or by nobody (kube-proxy's informers leave them out).
 PROXY_NAME = "service.kubernetes.io/service-proxy-name"
@@ -182,7 +181,7 @@ def _weighted(
     if not weights:
         return endpoints
     return {
-        key: tuple(replace(e, weight=weights.get((key[0], e.address), e.weight)) for e in facts)
+        key: tuple(e._replace(weight=weights.get((key[0], e.address), e.weight)) for e in facts)
         for key, facts in endpoints.items()
     }
 
@@ -193,33 +192,30 @@ def _slice(one: EndpointSlice, service: str, found: defaultdict[PortKey, dict[Pl
         if port.port is None:
             continue
         places = found[one.metadata.namespace, service, port.name, port.protocol, family]
-        number = port.port
         for endpoint in one.endpoints:
-            _add(places, _endpoint(endpoint, number, one))
+            _add(places, _endpoint(endpoint, port.port, one.origin))
 
 
-def _endpoint(endpoint: Endpoint, port: int, one: EndpointSlice) -> EndpointFact:
+def _endpoint(endpoint: Endpoint, port: int, origin: Origin) -> EndpointFact:
     """A slice's endpoint; of its addresses, which are all the same pod, the first."""
     hints = endpoint.hints
     return EndpointFact(
         endpoint.addresses[0],
         port,
         endpoint.node_name,
-        endpoint.ready,
-        endpoint.serving,
-        endpoint.terminating,
+        *endpoint.conditions.settled,
         frozenset(z.name for z in hints.for_zones) if hints else NO_HINTS,
         frozenset(n.name for n in hints.for_nodes) if hints else NO_HINTS,
         1,
-        one.origin,
+        origin,
     )
 
 
 def _add(places: dict[Place, EndpointFact], fact: EndpointFact) -> None:
     """The same place in several slices counts once: the one that is ready, and of those the first."""
     place = int(fact.address), fact.port
-    other = places.get(place)
-    if other is None or (fact.ready and not other.ready):
+    other = places.setdefault(place, fact)
+    if fact.ready and not other.ready:
         places[place] = fact
 
 

@@ -215,7 +215,7 @@ class Balancer:
     def __post_init__(self) -> None:
         if not self.endpoints:
             raise ValueError(f"balancer {self.name} has no endpoints; the frontend should reject or drop")
-        if any(e.address.version != self.family for e in self.endpoints):
+        if {e.address.version for e in self.endpoints} != {self.family.value}:
             raise ValueError(f"balancer {self.name} is of IPv{self.family} but an endpoint is not")
         if len({(int(e.address), e.port) for e in self.endpoints}) != len(self.endpoints):
             raise ValueError(f"balancer {self.name} lists an endpoint twice")

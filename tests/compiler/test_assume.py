@@ -106,7 +106,7 @@ def test_a_web_shop() -> None:
     assert part.service == "web"
     assert [p.port for p in part.ports] == [8080]
     assert {e.addresses for e in part.endpoints} == {p.addresses for p in m.pods}
-    assert all(e.ready and e.node_name == "assumed-node" for e in part.endpoints)
+    assert all(e.conditions.settled[0] and e.node_name == "assumed-node" for e in part.endpoints)
     (host,) = m.nodes
     assert all(ip in host.pod_networks[0] for p in m.pods for ip in p.addresses)
     assert m.pods[0].origin.file == "a.yaml"

@@ -157,7 +157,7 @@ def test_internal_local() -> None:
 @pytest.mark.parametrize(("to", "port"), EVERY)
 @pytest.mark.parametrize("local", [False, True])
 def test_no_endpoints_is_refused_at_once(to: str, port: int, local: bool) -> None:
-    web = replace(WEB, endpoints=(replace(HERE, ready=False, serving=False),), external_local=local)
+    web = replace(WEB, endpoints=(HERE._replace(ready=False, serving=False),), external_local=local)
     admin = replace(WEB, port_name="admin", port=81, node_port=30081, endpoints=(THIRD,))
     both = program(web, admin)
     for source in (POD, OUTSIDE, NODE_PORT):
@@ -166,16 +166,16 @@ def test_no_endpoints_is_refused_at_once(to: str, port: int, local: bool) -> Non
 
 
 def test_serving_terminating_endpoints_only_where_none_is_ready() -> None:
-    going = replace(HERE, ready=False, serving=True, terminating=True)
+    going = HERE._replace(ready=False, serving=True, terminating=True)
     assert reached(send(program(replace(WEB, endpoints=(going, THERE))), POD, CLUSTER_IP, 80)) == {
         "10.244.2.8"
     }
-    alone = replace(WEB, endpoints=(going, replace(THERE, ready=False, serving=False)))
+    alone = replace(WEB, endpoints=(going, THERE._replace(ready=False, serving=False)))
     assert reached(send(program(alone), POD, CLUSTER_IP, 80)) == {"10.244.1.7"}
 
 
 def test_terminating_is_decided_for_local_endpoints_apart() -> None:
-    going = replace(HERE, ready=False, serving=True, terminating=True)
+    going = HERE._replace(ready=False, serving=True, terminating=True)
     web = program(replace(WEB, external_local=True, internal_local=True, endpoints=(going, THERE)))
     assert reached(send(web, OUTSIDE, NODE_PORT, 30080)) == {"10.244.1.7"}
     assert reached(send(web, POD, CLUSTER_IP, 80)) == {"10.244.1.7"}
@@ -186,7 +186,7 @@ def test_terminating_is_decided_for_local_endpoints_apart() -> None:
 
 
 def hinted(endpoint: EndpointFact, *zones: str, nodes: tuple[str, ...] = ()) -> EndpointFact:
-    return replace(endpoint, zone_hints=frozenset(zones), node_hints=frozenset(nodes))
+    return endpoint._replace(zone_hints=frozenset(zones), node_hints=frozenset(nodes))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def hinted(endpoint: EndpointFact, *zones: str, nodes: tuple[str, ...] = ()) -> 
         ((hinted(HERE, "b"), THERE), "a", {"10.244.1.7", "10.244.2.8"}),
         ((hinted(HERE, "b"), hinted(THERE, "c")), "a", {"10.244.1.7", "10.244.2.8"}),
         ((hinted(HERE, "b"), hinted(THERE, "a")), "", {"10.244.1.7", "10.244.2.8"}),
-        ((hinted(HERE, "b"), hinted(THERE, "a"), replace(THIRD, ready=False)), "a", {"10.244.2.8"}),
+        ((hinted(HERE, "b"), hinted(THERE, "a"), THIRD._replace(ready=False)), "a", {"10.244.2.8"}),
         (
             (hinted(HERE, "b", nodes=("there",)), hinted(THERE, "b", nodes=("here",))),
             "b",

@@ -186,7 +186,7 @@ ports: [{port: 80}]
     ips, names = m.endpoint_slices
     assert ips.service == "web"
     assert names.endpoints == ()
-    assert [(e.ready, e.serving, e.terminating) for e in ips.endpoints] == [
+    assert [e.conditions.settled for e in ips.endpoints] == [
         (True, True, False),
         (True, True, False),
         (False, False, False),
