@@ -109,6 +109,7 @@ class _Parts:
     ) -> str:
         """Add a balancer and return its name."""
         full = f"{name} {kind}#{port.family.value}"
+        everywhere = node.name is None
         affinity = Affinity(f"{name}#{port.family.value}", port.affinity) if port.affinity else None
         self.balancers.append(
             Balancer(
@@ -117,7 +118,7 @@ class _Parts:
                 port.protocol,
                 tuple(
                     [
-                        Endpoint(e.address, e.port, is_local(node, e), e.weight, e.origin)
+                        Endpoint(e.address, e.port, everywhere or e.node == node.name, e.weight, e.origin)
                         for e in sorted(endpoints, key=_place)
                     ]
                 ),
