@@ -173,28 +173,59 @@ def test_refused_with_an_icmp_error(programs: Programs, family: Family) -> None:
         assert asked.startswith(quoted)
 
 
-def test_later_fragments_follow_the_first(programs: Programs) -> None:
-    client, vip = CLIENT[Family.IPV4], ip_address("192.0.2.10")
+def fragment(
+    protocol: Protocol, source: Address, to: Address, offset: int, data: bytes, *, more: bool, identity: int
+) -> bytes:
+    """A part of a packet whose transport part is longer."""
+    if source.version == 6:
+        head = struct.pack("!BBHI", protocol.number, 0, offset | more, identity)
+        return ip(source, to, 44, head + data)
+    head = struct.pack(
+        "!BBHHHBBH",
+        0x45,
+        0,
+        20 + len(data),
+        identity,
+        (0x2000 if more else 0) | offset // 8,
+        64,
+        protocol.number,
+        0,
+    )
+    head += source.packed + to.packed
+    return head[:10] + struct.pack("!H", internet_checksum(head)) + head[12:] + data
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_later_fragments_follow_the_first(programs: Programs, family: Family) -> None:
+    client, vip = CLIENT[family], support.of(family, "192.0.2.10", "2001:db8:e::10")
     whole = segment(UDP, client, vip, (43000, 80), bytes(2000))
+    start = 20 if family is Family.IPV4 else 48
 
-    def part(offset: int, data: bytes, more: bool, identity: int) -> bytes:
-        head = struct.pack(
-            "!BBHHHBBH", 0x45, 0, 20 + len(data), identity, (0x2000 if more else 0) | offset // 8, 64, 17, 0
-        )
-        head += client.packed + vip.packed
-        return head[:10] + struct.pack("!H", internet_checksum(head)) + head[12:] + data
+    def part(offset: int, data: bytes, identity: int) -> bytes:
+        more = offset + len(data) < len(whole)
+        return fragment(UDP, client, vip, offset, data, more=more, identity=identity)
 
-    _, first = programs.send("from_outside", part(0, whole[:1000], True, 7))
-    verdict, later = programs.send("from_outside", part(1000, whole[1000:], False, 7))
+    _, first = programs.send("from_outside", part(0, whole[:1000], 7))
+    verdict, later = programs.send("from_outside", part(1000, whole[1000:], 7))
     assert verdict == PASS
-    assert Read(later, whole=False).destination == Read(first, whole=False).destination
-    # The checksum is in the first part and is right for the whole.
-    body = first[20:] + later[20:]
     endpoint = Read(first, whole=False).destination
+    assert endpoint in {support.pod(family, p) for p in "abcd"}
+    assert Read(later, whole=False).destination == endpoint
+    # The checksum is in the first part and is right for the whole.
+    body = first[start:] + later[start:]
     assert internet_checksum(pseudo(client, endpoint, 17, len(body)) + body) == 0
     # Of a datagram whose first part was never seen nothing is known: it stays as it is.
-    verdict, unknown = programs.send("from_outside", part(1000, whole[1000:], False, 8))
+    verdict, unknown = programs.send("from_outside", part(1000, whole[1000:], 8))
     assert Read(unknown, whole=False).destination == vip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sctp_in_fragments_is_not_given_another_port(programs: Programs, family: Family) -> None:
+    """Its checksum would change with the length of the whole, which nobody knows yet: dropped, not broken."""
+    client, vip = CLIENT[family], support.of(family, "192.0.2.10", "2001:db8:e::10")
+    whole = segment(SCTP, client, vip, (45000, 80))
+    first = fragment(SCTP, client, vip, 0, whole[:24], more=True, identity=9)
+    assert programs.send("from_outside", first)[0] == DROP
 
 
 def test_extension_headers(programs: Programs) -> None:
@@ -208,6 +239,11 @@ def test_extension_headers(programs: Programs) -> None:
     assert ip_address(out[24:40]) in {support.pod(Family.IPV6, p) for p in "abcd"}
     covered = pseudo(client, ip_address(out[24:40]), 17, len(body)) + out[40 + len(options) :]
     assert internet_checksum(covered) == 0
+    # So many headers, and no more.
+    for count in (6, 7):
+        many = bytes([60, 0, 1, 4, 0, 0, 0, 0]) * (count - 1) + bytes([17, 0, 1, 4, 0, 0, 0, 0])
+        verdict, _ = programs.send("from_outside", ip(client, vip, 60, many + body))
+        assert verdict == (PASS if count == 6 else DROP)
     # A routing header that is not used up hides where the packet goes: not for us, and dropped.
     routing = bytes([17, 0, 0, 1, 0, 0, 0, 0])
     assert programs.send("from_outside", ip(client, vip, 43, routing + body))[0] == DROP
@@ -235,14 +271,40 @@ def allowed(data: bytes) -> bool:
     return source == b and protocol in {6, 0, 43, 44, 51, 60}
 
 
-def rubbish(dice: random.Random) -> Iterator[bytes]:
-    """Random bytes, and packets cut short or with bytes changed."""
+def silent(data: bytes) -> bool:
+    """Whether policy lets a translated frame of pod c leave, which may send nothing: another's, to its node, to itself
+    (through a service), or neighbours' talk."""
+    kind = struct.unpack_from("!H", data, 12)[0]
+    family = Family.IPV4 if kind == 0x0800 else Family.IPV6
+    source, to = (12, 16) if family is Family.IPV4 else (8, 24)
+    size = 4 if family is Family.IPV4 else 16
+    if kind not in {0x0800, 0x86DD} or len(data) < 14 + to + size:
+        return bool(kind == 0x0806)
+    ip_header = data[14:]
+    if ip_address(ip_header[source : source + size]) != support.pod(family, "c"):
+        return True
+    if ip_address(ip_header[to : to + size]) in {support.node_address(family, 2), support.pod(family, "c")}:
+        return True
+    kinds = ip_header[40:41]
+    return (
+        family is Family.IPV6
+        and ip_header[6] == 58
+        and bool(kinds)
+        and (130 <= kinds[0] <= 137 or kinds[0] == 143)
+    )
+
+
+def rubbish(dice: random.Random, pod: str = "a", *, leaving: bool = False) -> Iterator[bytes]:
+    """Random bytes, and packets to a pod, or of it, cut short or with bytes changed."""
     for _ in range(400):
         yield dice.randbytes(dice.randrange(14, 200))
     for _ in range(4000):
         family = dice.choice(FAMILIES)
         source = dice.choice([support.pod(family, "b"), support.pod(family, "c"), CLIENT[family]])
-        to = dice.choice([support.pod(family, "a"), support.pod(family, "a"), support.service(family, 1)])
+        to = dice.choice([support.pod(family, pod), support.pod(family, pod), support.service(family, 1)])
+        if leaving:
+            others = [support.pod(family, "b"), support.service(family, 1), CLIENT[family]]
+            source, to = support.pod(family, pod), dice.choice(others)
         data = packet(
             dice.choice(list(Protocol)), source, to, (dice.randrange(65536), dice.choice([8080, 80, 8081]))
         )
@@ -266,3 +328,17 @@ def test_rubbish_never_passes_what_policy_denies(seed: int) -> None:
                 assert verdict in {PASS, DROP, REDIRECT}
                 if hook == "to_pod" and verdict == PASS:
                     assert allowed(frame), frame.hex()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rubbish_never_leaves_a_pod_that_may_not_send(seed: int) -> None:
+    with Programs(support.both("w2")) as programs:
+        for frame in rubbish(random.Random(seed), "c", leaving=True):
+            try:
+                verdict, out = programs.frame("from_pod", frame)
+            except libbpf.BpfError:
+                assert len(frame) < 54, "the kernel refuses to run frames that end within the IP header"
+                continue
+            assert verdict in {PASS, DROP, REDIRECT}
+            if verdict == PASS:
+                assert silent(out), f"{frame.hex()} -> {out.hex()}"

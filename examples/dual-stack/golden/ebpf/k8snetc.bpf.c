@@ -218,11 +218,12 @@ struct frontend {
 };
 
 enum { CLOSED = 60, FORGOTTEN = 5 * 24 * 3600 }; /* seconds without a packet until a port may be taken over */
-enum { TRIES = 32, /* to find a free port */
-       EASY = 8 }; /* that many look for one that is free; the others also take that of a connection that both sides ended */
+/* To find a port: so many tries in all. The first ones look for a port that is free, the others also take that of a
+   connection that both sides have ended, and only the last ones that of one for which the endpoint waits (TIME_WAIT). */
+enum { TRIES = 32, EASY = 8, HARD = 24 };
 enum { QUIET = 2, SINGLE = 30 }; /* ... if it is silent for so many seconds; datagrams, for so many */
 /* Which side has ended a connection. */
-enum { ENDED_ASKING = 1, ENDED_ANSWERING = 2, ENDED = 3 };
+enum { ENDED_ASKING = 1, ENDED_ANSWERING = 2, ENDED = 3, ANSWERING_FIRST = 4 };
 enum { CLIENT_PORTS = 32768 }; /* systems choose the ports of clients from here on (ip_local_port_range) */
 
 /* flags of a connection's entry */
@@ -864,12 +865,18 @@ static __noinline int close4(const struct packet4 *p, struct conn4 *c)
 
 	if (!p || !c)
 		return 0;
-	ended = p->last == 2 ? ENDED : c->flags & CONN_REPLY ? ENDED_ANSWERING : ENDED_ASKING;
-	c->closing |= ended;
+	ended = c->closing;
+	if (p->last == 2)
+		ended = ENDED;
+	else if (!(c->flags & CONN_REPLY))
+		ended |= ENDED_ASKING;
+	else
+		ended |= ended & ENDED_ASKING ? ENDED_ANSWERING : ENDED_ANSWERING | ANSWERING_FIRST;
+	c->closing = ended;
 	reverse4(&back, &p->key);
 	other = bpf_map_lookup_elem(&connections4, &back);
 	if (other)
-		other->closing |= ended;
+		other->closing = ended;
 	return 0;
 }
 
@@ -1117,12 +1124,14 @@ struct masquerade4 {
 };
 
 /* Whether a connection can spare its port when others find none: both sides ended it, and nothing is on its way. */
-static __always_inline int spares4(const struct conn4 *c, __u8 protocol)
+static __always_inline int spares4(const struct conn4 *c, __u8 protocol, __u32 turn)
 {
 	__u32 idle = now() - c->seen;
 
+	if (turn < EASY)
+		return 0;
 	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP)
-		return c->closing == ENDED && idle >= QUIET;
+		return (c->closing & ENDED) == ENDED && idle >= QUIET && (turn >= HARD || !(c->closing & ANSWERING_FIRST));
 	return idle > SINGLE;
 }
 
@@ -1137,7 +1146,7 @@ static long masquerade_turn4(__u32 i, struct masquerade4 *m)
 		return 1;
 	}
 	taken = bpf_map_lookup_elem(&connections4, &m->key);
-	if (!taken || !(over4(taken, m->key.protocol) || (i >= EASY && spares4(taken, m->key.protocol))))
+	if (!taken || !(over4(taken, m->key.protocol) || spares4(taken, m->key.protocol, i)))
 		return 0;
 	m->found = 2;
 	return 1;
@@ -2090,12 +2099,18 @@ static __noinline int close6(const struct packet6 *p, struct conn6 *c)
 
 	if (!p || !c)
 		return 0;
-	ended = p->last == 2 ? ENDED : c->flags & CONN_REPLY ? ENDED_ANSWERING : ENDED_ASKING;
-	c->closing |= ended;
+	ended = c->closing;
+	if (p->last == 2)
+		ended = ENDED;
+	else if (!(c->flags & CONN_REPLY))
+		ended |= ENDED_ASKING;
+	else
+		ended |= ended & ENDED_ASKING ? ENDED_ANSWERING : ENDED_ANSWERING | ANSWERING_FIRST;
+	c->closing = ended;
 	reverse6(&back, &p->key);
 	other = bpf_map_lookup_elem(&connections6, &back);
 	if (other)
-		other->closing |= ended;
+		other->closing = ended;
 	return 0;
 }
 
@@ -2343,12 +2358,14 @@ struct masquerade6 {
 };
 
 /* Whether a connection can spare its port when others find none: both sides ended it, and nothing is on its way. */
-static __always_inline int spares6(const struct conn6 *c, __u8 protocol)
+static __always_inline int spares6(const struct conn6 *c, __u8 protocol, __u32 turn)
 {
 	__u32 idle = now() - c->seen;
 
+	if (turn < EASY)
+		return 0;
 	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP)
-		return c->closing == ENDED && idle >= QUIET;
+		return (c->closing & ENDED) == ENDED && idle >= QUIET && (turn >= HARD || !(c->closing & ANSWERING_FIRST));
 	return idle > SINGLE;
 }
 
@@ -2363,7 +2380,7 @@ static long masquerade_turn6(__u32 i, struct masquerade6 *m)
 		return 1;
 	}
 	taken = bpf_map_lookup_elem(&connections6, &m->key);
-	if (!taken || !(over6(taken, m->key.protocol) || (i >= EASY && spares6(taken, m->key.protocol))))
+	if (!taken || !(over6(taken, m->key.protocol) || spares6(taken, m->key.protocol, i)))
 		return 0;
 	m->found = 2;
 	return 1;
