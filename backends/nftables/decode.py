@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from ipaddress import IPv6Address
+from itertools import repeat
 from socket import inet_ntoa
 
 from k8snetc.backends.nftables.netlink import attributes
@@ -92,8 +93,15 @@ class Layout:
         return self.text(self.struct.unpack_from(data, at))
 
 
+class RepeatedError(Exception):
+    """An element came twice: the kernel moved the set to another hash table meanwhile, so others did not come."""
+
+
 def decode(spec: tuple[str, ...], lists: Iterable[bytes]) -> dict[str, str]:
-    """The elements in the kernel's lists, of a set or map declared so. Raises `ValueError` for one that isn't ours."""
+    """The elements in the kernel's lists, of a set or map declared so.
+
+    Raises `ValueError` for a set that isn't ours, `RepeatedError` if it is to be read again.
+    """
     declared = spec[0].split(" ", 1)[1]
     key_words, _, value_words = declared.partition(" : ")
     try:
@@ -104,24 +112,29 @@ def decode(spec: tuple[str, ...], lists: Iterable[bytes]) -> dict[str, str]:
     if "flags interval" in spec:
         return dict.fromkeys(_intervals(key, lists), "")
     found: dict[str, str] = {}
+    count = 0
     for data in lists:
         if value_words != "verdict":
             quick = _alike(key, value, data)
             if quick is not None:
+                count += len(quick)
                 found.update(quick)
                 continue
         for _, begin, end in attributes(data, 0, len(data)):
             at = {kind: (b, e) for kind, b, e in attributes(data, begin, end)}
             shown = key.read(data, at[_KEY][0] + 4)
+            count += 1
             if value is not None:
                 found[shown] = value.read(data, at[_DATA][0] + 4)
             else:
                 first, last = at.get(_DATA, (0, 0))
                 found[shown] = _verdict(data[first:last]) if value_words else ""
+    if count != len(found):
+        raise RepeatedError(f"{count - len(found)} elements twice")
     return found
 
 
-def _alike(key: Layout, value: Layout | None, data: bytes) -> dict[str, str] | None:
+def _alike(key: Layout, value: Layout | None, data: bytes) -> list[tuple[str, str]] | None:
     """The elements of a list in which all have the same attributes; None if they don't."""
     one = struct.Struct(f"12s{key.format}" + ("" if value is None else f"8s{value.format}"))
     if not data or len(data) % one.size:
@@ -133,11 +146,11 @@ def _alike(key: Layout, value: Layout | None, data: bytes) -> dict[str, str] | N
         return None
     keys = key.texts(columns[:width])
     if value is None:
-        return dict.fromkeys(keys, "")
+        return list(zip(keys, repeat("")))
     heads = columns[width]
     if len(set(heads)) > 1 or _value_sizes(heads[0], value.struct.size):
         return None
-    return dict(zip(keys, value.texts(columns[width + 1 :]), strict=True))
+    return list(zip(keys, value.texts(columns[width + 1 :]), strict=True))
 
 
 def _sizes(head: bytes, size: int, key_size: int) -> bool:
