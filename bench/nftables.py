@@ -26,7 +26,7 @@ from bench import _connects
 from bench._bars import Bar, show
 from k8snetc.backends.base import EmitOptions
 from k8snetc.backends.nftables import BACKEND
-from k8snetc.backends.nftables.install import NftablesTarget, target
+from k8snetc.backends.nftables.install import target
 from k8snetc.backends.target import InstallOptions
 from k8snetc.ir.types import Program
 from k8snetc.lab.cluster import Cluster
@@ -65,8 +65,7 @@ def _measure(services: int, endpoints: int, repeat: int, *, connects: bool, aske
     title = f"{services:,} x {endpoints}"
     with Cluster(_connects.topology()) as cluster, _connects.serving(cluster, endpoints):
         place = [(_connects.SERVER_ADDRESS, _connects.FIRST_PORT)]
-        bare = _connects.medians(cluster, place)[0] if connects else 0.0
-        others = _without_ours(cluster, place) if connects else {}
+        bare, others = _without_ours(cluster, place) if connects else (0.0, {})
         full, one, nothing = cluster.call(NODE, _install, program, changed, repeat)
         for name, phases in (
             ("full installation", full),
@@ -119,17 +118,20 @@ NAT = """table ip bench-nat {
 """
 
 
-def _without_ours(cluster: Cluster, place: list[_connects.Place]) -> dict[str, float]:
-    """What a direct connect costs with what any such rules need, and none of ours: microseconds."""
-    found = {}
-    for name, text in (
-        ("direct, connections tracked, one rule", TRACKED),
-        ("direct, and nat chains without a rule", TRACKED + NAT),
-    ):
-        cluster.run(NODE, ["nft", "-f", "-"], input=text)
-        found[name] = _connects.medians(cluster, place)[0]
-        cluster.run(NODE, ["nft", "flush", "ruleset"])
-    return found
+def _without_ours(cluster: Cluster, place: list[_connects.Place]) -> tuple[float, dict[str, float]]:
+    """What a direct connect costs without any rules, and with what rules like ours need: microseconds.
+
+    They take turns, a third of the connects each time, so that whatever else runs disturbs all of them.
+    """
+    tracked, nat = "direct, connections tracked, one rule", "direct, and nat chains without a rule"
+    found: dict[str, list[float]] = {"": [], tracked: [], nat: []}
+    for _ in range(3):
+        for name, text in (("", ""), (tracked, TRACKED), (nat, TRACKED + NAT)):
+            cluster.run(NODE, ["nft", "-f", "-"], input=f"flush ruleset\n{text}")
+            found[name] += _connects.medians(cluster, place, _connects.CONNECTS // 3)
+    cluster.run(NODE, ["nft", "flush", "ruleset"])
+    medians = {name: statistics.median(times) for name, times in found.items()}
+    return medians.pop(""), medians
 
 
 def _whole(phases: Phases) -> tuple[float, float]:
@@ -142,18 +144,19 @@ def _transaction(phases: Phases) -> tuple[float, float]:
 
 def _install(program: Program, changed: Program, repeat: int) -> tuple[Phases, Phases, Phases]:
     """Runs on the node: all of it, one endpoint (median of `repeat` times), nothing."""
-    grip = target(InstallOptions())
     gc.disable()  # as the commands do
-    full = _apply(grip, program)
-    ones = [_apply(grip, (changed, program)[at % 2]) for at in range(repeat)]
+    full = _apply(program)
+    ones = [_apply((changed, program)[at % 2]) for at in range(repeat)]
     middle = {
         name: (statistics.median(o[name][0] for o in ones), statistics.median(o[name][1] for o in ones))
         for name in ones[0]
     }
-    return full, middle, _apply(grip, (changed, program)[(repeat - 1) % 2])
+    return full, middle, _apply((changed, program)[(repeat - 1) % 2])
 
 
-def _apply(grip: NftablesTarget, program: Program) -> Phases:
+def _apply(program: Program) -> Phases:
+    """Each time as in a process of its own: a target remembers what it has read and lowered."""
+    grip = target(InstallOptions())
     times: Phases = {}
     start = time.perf_counter(), time.process_time()
 
