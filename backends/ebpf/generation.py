@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 
 from k8snetc.backends.ebpf import libbpf, state
 from k8snetc.backends.ebpf.build import build
@@ -20,6 +21,8 @@ _SHARED = re.compile(
 )
 # The hook whose program holds a generation's tables: every program has it.
 _HOLDER = "from_pod"
+# What a generation says of itself, and the object that its programs were made from: the next one may be of the same C.
+TOLD = (_ABOUT, _OBJECT) = "about", "object"
 
 
 def is_shared(table: str) -> bool:
@@ -30,7 +33,8 @@ def is_shared(table: str) -> bool:
 def install(wanted: State, entry: Entry, number: int) -> None:
     """Load `wanted` as generation `number` beside the one in force. A failure leaves that one as it is."""
     slot = 1 - entry.current()
-    loaded = libbpf.Object(build(wanted.source), "k8snetc")
+    elf = _running_object(entry, wanted.source) or build(wanted.source)
+    loaded = libbpf.Object(elf, "k8snetc")
     contents = {t.name: t for t in wanted.tables}
     reused: list[int] = []
     try:
@@ -64,9 +68,10 @@ def install(wanted: State, entry: Entry, number: int) -> None:
                 number_of = libbpf.map_id(loaded.map(name).fd)
                 if number_of not in held:
                     libbpf.bind(holder, loaded.map(name).fd)
-        told = libbpf.blob("about", state.about(wanted))
-        libbpf.bind(holder, told.fd)
-        told.close()
+        for name, data in ((_ABOUT, state.about(wanted)), (_OBJECT, zlib.compress(elf, 1))):
+            told = libbpf.blob(name, data)
+            libbpf.bind(holder, told.fd)
+            told.close()
         shared = entry.folder / "shared"
         shared.mkdir(mode=0o700, exist_ok=True)
         for name in loaded.map_names:
@@ -92,6 +97,28 @@ def forget(entry: Entry) -> None:
         entry.occupy(hook, slot, None)
 
 
+def _running_object(entry: Entry, source: str) -> bytes | None:
+    """The object of the generation in force, if that was made from this C: then clang need not make it again."""
+    program = entry.occupant(_HOLDER, entry.current())
+    if program is None:
+        return None
+    fd = libbpf.program_by_id(program)
+    found: dict[str, bytes] = {}
+    try:
+        for identifier in libbpf.program_info(fd).maps:
+            table = libbpf.map_by_id(identifier)
+            try:
+                if table.name in TOLD:
+                    found[table.name] = table.get(bytes(4)) or b""
+            finally:
+                table.close()
+    finally:
+        os.close(fd)
+    if _ABOUT not in found or _OBJECT not in found or state.read_about(found[_ABOUT])[0] != source:
+        return None
+    return zlib.decompress(found[_OBJECT])
+
+
 def read(entry: Entry) -> tuple[State, int] | None:
     """The generation in force, without its attachments, and its number; None if there is none."""
     if not entry.exists:
@@ -107,12 +134,12 @@ def read(entry: Entry) -> tuple[State, int] | None:
         for identifier in libbpf.program_info(fd).maps:
             table = libbpf.map_by_id(identifier)
             try:
-                if _SHARED.match(table.name):
+                if _SHARED.match(table.name) or table.name == _OBJECT:
                     continue
                 rows = tuple(table.rows())
             finally:
                 table.close()
-            if table.name == "about":
+            if table.name == _ABOUT:
                 source, profiles = state.read_about(rows[0][1])
             elif table.name == ".rodata.config":
                 constants, number = Constants.unpack(rows[0][1])

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from k8snetc.backends.ebpf import counters, hooks, libbpf, node, tally
+from k8snetc.backends.ebpf import counters, generation, hooks, libbpf, node, tally
 from k8snetc.backends.ebpf.pins import Entry
 from k8snetc.backends.ebpf.state import TC_HOOKS
 from k8snetc.backends.target import Cell, Section
@@ -76,7 +76,7 @@ def _tables(entry: Entry, running: dict[str, libbpf.ProgramInfo]) -> Iterator[tu
     for number in numbers:
         table = libbpf.map_by_id(number)
         try:
-            if "." in table.name or table.name == "about":
+            if "." in table.name or table.name in generation.TOLD:
                 continue
             kind = libbpf.MAP_KINDS.get(table.kind, str(table.kind))
             used = tally.used(table)

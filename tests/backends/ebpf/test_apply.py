@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from k8snetc.backends.ebpf import generation, libbpf, pins
+from k8snetc.backends.ebpf.build import BuildError
 from k8snetc.backends.ebpf.install import target
 from k8snetc.backends.target import InstallError, InstallOptions
 from k8snetc.ir.types import Family, Program, Protocol
@@ -168,6 +169,32 @@ def test_an_interface_that_appears_later_is_drift(cluster: Cluster) -> None:
     before, after = cluster.call("node/w1", new_interface, support.both("w1"), options)
     assert before == []
     assert {"hook from_pod at 4242", "hook to_pod at 4242"} <= set(after)
+
+
+def without_clang(programs: list[Program], options: InstallOptions) -> tuple[int, str]:
+    """Programs one by one on a node without clang: how many went well, and what the first other one said."""
+
+    def missing(_source: str) -> bytes:
+        raise BuildError("clang is missing")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "build", missing)
+        for done, program in enumerate(programs):
+            try:
+                support.install(program, options)
+            except BuildError as error:
+                return done, str(error)
+    return len(programs), ""
+
+
+def test_clang_is_not_asked_again_for_the_same_c(cluster: Cluster) -> None:
+    options = InstallOptions(no_cgroup=True)
+    w1 = support.services("w1")
+    cluster.call("node/w1", support.install, w1, options)
+    programs = [without_a_nodeport(w1), w1, without_a_nodeport(w1), without_sctp(w1)]
+    assert cluster.call("node/w1", without_clang, programs, options) == (3, "clang is missing")
+    probe = Probe("client/out", support.node_address(Family.IPV4, 1), TCP, 30080)
+    assert cluster.probe_all([probe])[0].answered
 
 
 def full_table(program: Program, options: InstallOptions) -> tuple[str, bool]:
