@@ -150,10 +150,11 @@ def _printer() -> Watch:
 def _artifacts(compiled: Compiled, backend: str, emit: EmitOptions, *, quiet: bool) -> tuple[Artifact, ...]:
     from k8snetc.backends.registry import load
     from k8snetc.compiler.output import marked_assumed
+    from k8snetc.compiler.pipeline import no_collector
     from k8snetc.compiler.progress import Progress
 
     progress = Progress(quiet=quiet)
-    with progress.shown():
+    with progress.shown(), no_collector():
         progress.step(f"emit for {backend}")
         artifacts = load(backend).compile(compiled.program, emit)
     return marked_assumed(artifacts) if compiled.program.assumed else artifacts

@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 from pydantic_core import PydanticCustomError
 
 from k8snetc.compiler.document import AtOnce, JsonValue, Shortcut
-from k8snetc.compiler.fields import parse_endpoint_address, refuse
+from k8snetc.compiler.fields import parse_endpoint_address
 from k8snetc.compiler.manifests_endpoints import Conditions, Endpoint, Hints
 from k8snetc.compiler.quick_slices_yaml import from_yaml
 
@@ -79,7 +79,7 @@ def from_json(text: bytes) -> Shortcut | None:
         if one.kind != "EndpointSlice" or one.address_type == "FQDN":
             return None
         endpoints = tuple([_endpoint(e) for e in one.endpoints])
-    except (msgspec.DecodeError, PydanticCustomError, RecursionError):
+    except (msgspec.DecodeError, PydanticCustomError, RecursionError, ValueError):
         return None
     value: dict[str, JsonValue] = {
         "apiVersion": one.api_version,
@@ -93,11 +93,9 @@ def from_json(text: bytes) -> Shortcut | None:
 
 
 def _endpoint(one: _Endpoint) -> Endpoint:
-    addresses = one.addresses
-    if len(addresses) != 1:  # more is allowed, but nobody writes it
-        raise refuse("an endpoint without one address", "list its address")
+    (address,) = one.addresses  # more are allowed, but nobody writes them
     return Endpoint(
-        (parse_endpoint_address(addresses[0]),),
+        (parse_endpoint_address(address),),
         _conditions(one.conditions),
         one.hostname or "",
         one.node_name or "",
