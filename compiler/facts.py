@@ -50,7 +50,7 @@ class EndpointFact(NamedTuple):
     """One endpoint address with its numeric port. Conditions have the API's defaults applied.
 
     `node` is "" when unknown. `zone_hints` and `node_hints` are the topology hints (KEP-2433, KEP-4444). A named tuple,
-    which is made in a fifth of a dataclass's time: there are 100,000 of them in a large cluster.
+    made in a quarter of a dataclass's time: there are 100,000 of them in a large cluster.
     """
 
     address: Address
