@@ -37,6 +37,8 @@ def main() -> int:
         sys.exit("loading needs root")
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
         sys.exit(f"no network namespace can be made: {os.strerror(ctypes.get_errno())}")
+    # Until an interface is up a namespace knows no kinds of addresses, and IPVS takes none for a server's.
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=60)
     subprocess.run(["modprobe", "-q", "ip_vs_rr"], check=False, timeout=60)
     if not Path("/proc/net/ip_vs").exists():
         print("no IPVS in this kernel: nothing measured (see python -m bench.ipvs --help)")
@@ -46,8 +48,11 @@ def main() -> int:
     assert len(lines) == entries
 
     started = time.perf_counter()
-    subprocess.run(["ipvsadm", "--restore"], input="\n".join([*lines, ""]), text=True, check=True)
+    done = subprocess.run(
+        ["ipvsadm", "--restore"], input="\n".join([*lines, ""]), text=True, capture_output=True, check=True
+    )
     load = time.perf_counter() - started
+    assert not done.stderr, done.stderr[:500]
     started = time.perf_counter()
     text = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True).stdout
     read = time.perf_counter() - started

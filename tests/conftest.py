@@ -1,8 +1,9 @@
 """What all tests share: their order, and what the machine must have for the marked ones.
 
 Knows the markers `kernel`, `vm` and `slow` (pyproject.toml). Fast tests run first, then those on the kernel; of these,
-what holds a worker longest is begun first, so that all workers end at about the same time. The tests of the virtual
-machine are one group for one worker and are handed out first, because they take longest.
+what holds a worker longest is begun first, so that all workers end at about the same time. The tests of the shared
+virtual machine are one group for one worker and are handed out first, because they take longest; those that boot
+machines of their own are another group, and come with the slow ones.
 """
 
 import os
@@ -48,8 +49,8 @@ def _objects_are_kept() -> Iterator[None]:
 def _rank(item: pytest.Item) -> float:
     if item.get_closest_marker("vm"):
         # Those of the shared machine side by side, so that it is booted once.
-        first = -2 if "PYTEST_XDIST_WORKER" in os.environ else 4
-        return first if vm.runs_in_guest(item) else first + 1
+        shared, others = (-1, 2) if "PYTEST_XDIST_WORKER" in os.environ else (4, 5)
+        return shared if vm.runs_in_guest(item) else others
     if item.get_closest_marker("kernel"):
         # Groups go to one worker as a whole.
         long = item.get_closest_marker("xdist_group") or item.get_closest_marker("slow")
@@ -79,7 +80,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.own_markers = [
                 m for m in item.own_markers if m.name != "xdist_group"
             ]  # xdist would join them
-            item.add_marker(pytest.mark.xdist_group("vm"))
+            # Those that boot machines of their own don't have to wait for the shared one.
+            item.add_marker(pytest.mark.xdist_group("vm" if vm.runs_in_guest(item) else "vm-machines"))
     items.sort(key=_rank)
 
 

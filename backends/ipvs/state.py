@@ -52,6 +52,7 @@ def state_of(model: Ipvs) -> State:
         frozenset(model.addresses) if model.addresses else None,
         {s.name: s.value for s in model.sysctls},
         xtables.state_of(model.xtables),
+        {},  # unlike the default, it can leave the process
     )
 
 
