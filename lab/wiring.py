@@ -40,8 +40,13 @@ _ROUTER = (
     ("net/ipv4/conf/all/send_redirects", "0"),
     ("net/ipv4/conf/default/send_redirects", "0"),
 )
-# Not in every kernel a sysctl of the network namespace.
-OPTIONAL_SYSCTLS = (("net/ipv4/icmp_msgs_per_sec", "1000000"), ("net/ipv4/icmp_msgs_burst", "1000000"))
+# Not in every kernel a sysctl of the network namespace. The last one: connection tracking forgets an INIT after 3
+# seconds, and a busy machine may answer later.
+OPTIONAL_SYSCTLS = (
+    ("net/ipv4/icmp_msgs_per_sec", "1000000"),
+    ("net/ipv4/icmp_msgs_burst", "1000000"),
+    ("net/netfilter/nf_conntrack_sctp_timeout_cookie_wait", "60"),
+)
 
 
 @dataclass(frozen=True, slots=True)

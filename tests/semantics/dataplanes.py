@@ -93,7 +93,7 @@ def install(
     """Bring each node from whatever is on it to its program. `old`: what ran there before, if known.
 
     `look`: read back what was installed, and fail where it is not what was meant. Where cases follow on each other that
-    takes longest, so only the first node is read back there.
+    takes longest; what services leave behind, like servers on their way out, is only known by it.
     """
     _prepare(dataplane, programs)
     for node, program in programs.items():
@@ -110,7 +110,6 @@ def install(
             seen = cluster.call(f"node/{node}", _install_here, here, program, before, live, look)
         if dataplane.follows_on:
             _held[cluster.name, node] = (program, seen)
-            look = False
 
 
 def _prepare(dataplane: Dataplane, programs: Mapping[str, Program]) -> None:
