@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import lru_cache
 
 from k8snetc.backends.common.run import CommandError, run
 from k8snetc.backends.nftables.emit import table_lines
@@ -38,7 +39,12 @@ def aligned(live: Ruleset, goal: Ruleset) -> Ruleset:
 def respelled(tables: list[Table]) -> tuple[Table, ...]:
     """The tables, without elements, as this node's nft lists them. Raises `CommandError`, `ValueError`."""
     bare = [replace(t, sets=tuple(replace(s, elements={}, comments={}) for s in t.sets)) for t in tables]
-    text = "".join(f"{line}\n" for t in bare for line in table_lines(t))
+    return _listed("".join(f"{line}\n" for t in bare for line in table_lines(t)))
+
+
+@lru_cache(maxsize=4)
+def _listed(text: str) -> tuple[Table, ...]:
+    """What nft lists of that. A plan, its steps and the look afterwards ask for the same."""
     return tuple(read_tables(run(["unshare", "--net", "--", sys.executable, "-m", _MODULE], text)))
 
 
