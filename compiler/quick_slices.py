@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from pydantic_core import PydanticCustomError
 
+from k8snetc.compiler.counting import occurrences
 from k8snetc.compiler.document import AtOnce, JsonValue, Shortcut
 from k8snetc.compiler.fields import parse_endpoint_address
 from k8snetc.compiler.manifests_endpoints import Conditions, Endpoint, Hints
@@ -89,7 +90,7 @@ def from_json(text: bytes) -> Shortcut | None:
     }
     if one.ports is not UNSET:
         value["ports"] = cast(JsonValue, one.ports)
-    return Shortcut(value, {"endpoints": endpoints}, _encode(one).count(b":"))
+    return Shortcut(value, {"endpoints": endpoints}, occurrences(_encode(one), b":"))
 
 
 def _endpoint(one: _Endpoint) -> Endpoint:

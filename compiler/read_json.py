@@ -18,6 +18,7 @@ from typing import cast
 
 import orjson
 
+from k8snetc.compiler.counting import occurrences
 from k8snetc.compiler.document import AtOnce, FieldPath, Flaw, JsonValue, Tree
 
 _BLANK = re.compile(r"[ \t\n\r]*")
@@ -66,7 +67,7 @@ def _keys_agree(data: bytes, value: JsonValue) -> bool:
     """
     if b"\\u" in data and any(colon in data for colon in _ESCAPED_COLONS):
         return False
-    return data.count(b":") == orjson.dumps(value).count(b":")
+    return occurrences(data, b":") == occurrences(orjson.dumps(value), b":")
 
 
 def _read_several(data: bytes) -> Iterator[Tree | Flaw]:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 import orjson
 
+from k8snetc.compiler.counting import occurrences
 from k8snetc.compiler.document import AtOnce, JsonValue
 
 _GAP: Final = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
@@ -89,8 +90,8 @@ def read_items(texts: Iterable[bytes], at_once: AtOnce | None = None) -> Items |
                 value = orjson.loads(text)
             except orjson.JSONDecodeError:
                 return None
-            colons = orjson.dumps(value).count(b":")
-        if colons != text.count(b":"):
+            colons = occurrences(orjson.dumps(value), b":")
+        if colons != occurrences(text, b":"):
             return None
         values.append(value)
     return Items(values, made)
@@ -140,4 +141,4 @@ def _texts(
         text = data[start:end]
         lines.append(line)
         yield text
-        line += text.count(b"\n")
+        line += occurrences(text, b"\n")
