@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,12 +158,22 @@ def test_source_ranges_with_the_node(world: Cluster, dataplane: Dataplane, tmp_p
         dataplanes.install(world, dataplane, programs(tmp_path, web("192.0.2.100/32", "2001:db8::100/128")))
         assert {r.outcome for r in world.probe_all(sent)} == {Outcome.TIMEOUT}
         dataplanes.install(world, dataplane, programs(tmp_path, web("192.0.2.11/32", "2001:db8::11/128")))
-        # TCP asks again after a second: the first packet may be lost on eBPF (docs/semantics.md, "Of eBPF").
-        patient = [replace(probe, timeout=max(probe.timeout, 4.0)) for probe in sent]
-        assert {r.server for r in world.probe_all(patient)} == {place("web-1")}
+        assert {r.server for r in world.probe_all(sent)} == {place("web-1")}
     finally:
         for family, ip in addresses:
             world.run("node/n1", ["ip", family, "address", "delete", ip, "dev", "lo"])
+
+
+def test_the_first_packet_of_the_node_waits_for_its_neighbour(
+    world: Cluster, dataplane: Dataplane, tmp_path: Path
+) -> None:
+    """The node knows no link address of the endpoint yet, so its first packet waits: it must not go astray then."""
+    balanced = service("web", 10, type="NodePort", ports=(port(80, node_port=30080),))
+    dataplanes.install(world, dataplane, programs(tmp_path, [balanced, *slices("web", "web-1")]))
+    for to, number in (("n1", 30080), (CLUSTER_IP, 80)):
+        world.run("node/n1", ["ip", "neigh", "flush", "all"])
+        sent = probes("n1", to, number)
+        assert {r.server for r in world.probe_all(sent)} == {place("web-1")}, to
 
 
 def test_the_short_cut_back_to_the_own_node(world: Cluster, dataplane: Dataplane, tmp_path: Path) -> None:
@@ -263,6 +272,8 @@ def test_localhost_node_port(world: Cluster, dataplane: Dataplane, tmp_path: Pat
             dataplanes.install(world, dataplane, everywhere)
         return
     dataplanes.install(world, dataplane, everywhere)
+    # On eBPF without cgroup hooks the node must know their link addresses already (docs/semantics.md).
+    assert all(r.answered for pod in ("web-1", "web-2") for r in world.probe_all(probes("n1", pod, 8080)))
     answers = world.probe_all([local] * 28)
     assert {r.server for r in answers} == {place("web-1"), place("web-2")}
     assert all(r.source and r.source.address == address("n1", 4) for r in answers)

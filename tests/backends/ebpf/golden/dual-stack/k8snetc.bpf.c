@@ -1260,7 +1260,13 @@ __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+	if (result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		/* The packet waits for its neighbour. Then the kernel asks the packet's own route for it, which must not be the
+		   one to where it was sent first: without a next hop of ours, a new one is looked up. */
+		skb->tc_index = INDEX_AGAIN;
+		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	}
+	if (result == 0) {
 		next.nh_family = fib.family;
 		memcpy(next.nh, fib.dst, sizeof(next.nh));
 		skb->tc_index = INDEX_AGAIN;
@@ -2498,7 +2504,13 @@ __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+	if (result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		/* The packet waits for its neighbour. Then the kernel asks the packet's own route for it, which must not be the
+		   one to where it was sent first: without a next hop of ours, a new one is looked up. */
+		skb->tc_index = INDEX_AGAIN;
+		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	}
+	if (result == 0) {
 		next.nh_family = fib.family;
 		memcpy(next.nh, fib.dst, sizeof(next.nh));
 		skb->tc_index = INDEX_AGAIN;

@@ -1288,7 +1288,16 @@ __noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+	/* From 127.0.0.1 there is no route to elsewhere, so it can't be looked up; a packet that has to wait is lost. */
+	if (result == 7 && (p->key.source.word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000))
+		result = 0;
+	if (result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		/* The packet waits for its neighbour. Then the kernel asks the packet's own route for it, which must not be the
+		   one to where it was sent first: without a next hop of ours, a new one is looked up. */
+		skb->tc_index = INDEX_AGAIN;
+		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	}
+	if (result == 0) {
 		next.nh_family = fib.family;
 		memcpy(next.nh, fib.dst, sizeof(next.nh));
 		skb->tc_index = INDEX_AGAIN;
@@ -2475,7 +2484,13 @@ __noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
 	memcpy(fib.src, &p->key.source, sizeof(p->key.source));
 	memcpy(fib.dst, &p->key.destination, sizeof(p->key.destination));
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (result == 0 || result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+	if (result == 7 /* BPF_FIB_LKUP_RET_NO_NEIGH */) {
+		/* The packet waits for its neighbour. Then the kernel asks the packet's own route for it, which must not be the
+		   one to where it was sent first: without a next hop of ours, a new one is looked up. */
+		skb->tc_index = INDEX_AGAIN;
+		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	}
+	if (result == 0) {
 		next.nh_family = fib.family;
 		memcpy(next.nh, fib.dst, sizeof(next.nh));
 		skb->tc_index = INDEX_AGAIN;
