@@ -109,9 +109,8 @@ Int = Annotated[int, Strict()]
 # --- addresses -----------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1 << 18)
-def parse_address(text: str) -> Address:
-    """An IP address as the API server takes it for new objects. Raises the field error otherwise.
+def _usual_address(text: str) -> Address | None:
+    """An address that is written as nearly all are; None where `ipaddress` has to say what it is.
 
     inet_pton(3) takes IPv4 in exactly the form that is wanted, six times as fast as `ipaddress`; of IPv6 all but zones.
     """
@@ -119,10 +118,17 @@ def parse_address(text: str) -> Address:
         if ":" not in text:
             return IPv4Address(int.from_bytes(inet_pton(AF_INET, text), "big"))
         value = int.from_bytes(inet_pton(AF_INET6, text), "big")
-        if value >> 32 != 0xFFFF:  # IPv4-mapped
-            return IPv6Address(value)
     except (OSError, ValueError):  # ValueError: a NUL in the text
-        pass
+        return None
+    return None if value >> 32 == 0xFFFF else IPv6Address(value)  # that is IPv4-mapped
+
+
+@lru_cache(maxsize=1 << 18)
+def parse_address(text: str) -> Address:
+    """An IP address as the API server takes it for new objects. Raises the field error otherwise."""
+    usual = _usual_address(text)
+    if usual is not None:
+        return usual
     try:
         address = IPv6Address(text)
     except ValueError:
@@ -170,21 +176,12 @@ def parse_network(text: str) -> Network:
 
 def parse_endpoint_address(text: str) -> Address:
     """An address that traffic can be sent to: ValidateEndpointIP refuses the special ones."""
-    try:  # nearly all are of these forms; nothing is kept, for each is there once
-        if ":" not in text:
-            value = int.from_bytes(inet_pton(AF_INET, text), "big")
-            if value >> 24 not in {0, 127} and value >> 16 != 0xA9FE and value >> 8 != 0xE00000:
-                return IPv4Address(value)
-        else:  # of special addresses all begin so, or with twelve bytes that are nearly 0 (::1, IPv4-mapped)
-            value = int.from_bytes(inet_pton(AF_INET6, text), "big")
-            if value >> 48 and value >> 120 not in {0xFE, 0xFF}:
-                return IPv6Address(value)
-    except (OSError, ValueError):  # no address, or one that `ipaddress` alone knows
-        pass
-    address = parse_address(text)
+    address = _usual_address(text)  # not kept: of endpoints each is there once
+    if address is None:
+        address = parse_address(text)
+    value = int(address)
     kind = ""
     if isinstance(address, IPv4Address):
-        value = int(address)
         if value == 0:
             kind = "unspecified"
         elif value >> 24 == 127:
@@ -193,13 +190,15 @@ def parse_endpoint_address(text: str) -> Address:
             kind = "link-local"
         elif value >> 8 == 0xE00000:  # wider multicast passes the API's check
             kind = "link-local multicast"
+    elif value >> 48 and value >> 120 not in {0xFE, 0xFF}:
+        pass  # quickly: those below begin otherwise
     elif address.is_unspecified:
         kind = "unspecified"
     elif address.is_loopback:
         kind = "a loopback address"
     elif address.is_link_local:
         kind = "link-local"
-    elif int(address) >> 112 & 0xFF0F == 0xFF02:
+    elif value >> 112 & 0xFF0F == 0xFF02:
         kind = "link-local multicast"
     if kind:
         raise refuse(f"{text!r} is {kind}", "traffic can't be sent there: give the address of a pod or host")

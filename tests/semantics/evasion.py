@@ -4,6 +4,8 @@ Knows the addresses of `policy_cluster` and the formats of IPv4, IPv6, ICMP and 
 
 `POLICY` shuts the pods a and b of y in both directions; pods of x may reach a's port 80, TCP and UDP. Each attempt
 carries a text of its own, so that whatever arrives can be told.
+
+`type: ignore[misc]` stands at lambdas with defaults (what a loop is at): mypy infers no type for such parameters.
 """
 
 from __future__ import annotations
