@@ -36,7 +36,7 @@ def run(timeout: float, memory: int, console: bool, command: tuple[str, ...]) ->
             out.buffer.write(data)
             out.flush()
         if console:
-            click.echo(vm.console(None), err=True)
+            click.echo(vm.console(), err=True)
         if process.timed_out:
             click.echo(f"ended after {timeout:g} s", err=True)
     assert process.code is not None

@@ -59,10 +59,14 @@ SILENCE_LIMIT = 90.0
 GRACE = 30.0
 """Seconds by which the guest may be late with the end of a command that ran out of time."""
 CONSOLE_LINES = 40
+"""Of the console's end in an error's message; after a panic: before it."""
+PANIC = "Kernel panic"
+PANIC_LINES = 200
+"""At most shown of it: what the kernel says after a panic, trace and registers, has no fixed length."""
 
 
 class VmError(RuntimeError):
-    """The machine did not start, died or hung. The message ends in the last lines of its console."""
+    """The machine did not start, died or hung. The message ends in its console: from before a panic on, or the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,14 +312,13 @@ class Vm:
 
     # Life and death ------------------------------------------------------------------------------------------------
 
-    def console(self, lines: int | None = CONSOLE_LINES) -> str:
-        """The last lines of the guest's console, or all of it."""
+    def console(self) -> str:
+        """All that the guest's console said, without empty lines."""
         try:
             text = self.console_log.read_text(errors="replace")
         except FileNotFoundError:
             return ""
-        found = [line.rstrip() for line in text.splitlines() if line.strip()]
-        return "\n".join(found if lines is None else found[-lines:])
+        return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
     def check_alive(self) -> None:
         """Raise VmError when the machine has ended or gave no sign of life for too long."""
@@ -338,12 +341,13 @@ class Vm:
         log = self.stderr_log.read_text(errors="replace").strip()
         if self._why is None:
             code = self._qemu.returncode if self._qemu else None
-            panic = next((line for line in self.console(None).splitlines() if "Kernel panic" in line), None)
+            panic = next((line for line in self.console().splitlines() if PANIC in line), None)
             self._why = panic or f"it ended by itself (qemu's exit status: {code})"
         parts = [f"the virtual machine is gone: {self._why}"]
         if log:
             parts.append(f"qemu said:\n{log[-2000:]}")
-        parts.append(f"the end of its console (all of it: {self.console_log}):\n{self.console()}")
+        shown = telling(self.console())
+        parts.append(f"the end of its console (all of it: {self.console_log}):\n{shown}")
         return VmError("\n".join(parts))
 
     def close(self, *, keep: bool = False) -> None:
@@ -403,6 +407,15 @@ class Vm:
         self._ended.set()
         for process in list(self._processes.values()):
             process.messages.put(None)
+
+
+def telling(console: str) -> str:
+    """The lines of a console that tell how its machine ended: from before the first panic on, or the last ones."""
+    lines = console.splitlines()
+    panic = next((at for at, line in enumerate(lines) if PANIC in line), None)
+    if panic is None:
+        return "\n".join(lines[-CONSOLE_LINES:])
+    return "\n".join(lines[max(0, panic - CONSOLE_LINES) :][:PANIC_LINES])
 
 
 def _option(path: Path) -> str:

@@ -96,7 +96,7 @@ class VmPlugin:
             if name not in self._known:
                 yield _failure(item, f"the guest's pytest did not collect this test\n{self._errors[-4000:]}")
                 return
-            before = len(self._vm.console(None))
+            before = len(self._vm.console())
             following = _guest_id(nextitem) if nextitem is not None and runs_in_guest(nextitem) else None
             self._worker.write(json.dumps({"run": name, "next": following}).encode() + b"\n")
             for message in self._messages(_limit(item)):
@@ -108,7 +108,7 @@ class VmPlugin:
                 report.nodeid = item.nodeid
                 if isinstance(report.longrepr, list):  # of a skipped test; JSON has no tuples
                     report.longrepr = tuple(report.longrepr)
-                kernel_said = self._vm.console(None)[before:].strip()
+                kernel_said = self._vm.console()[before:].strip()
                 if report.failed and kernel_said:
                     report.sections.append(("guest's console", kernel_said))
                 yield report

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.kernel import REPOSITORY
-from tests.vm.machine import Vm, VmError
+from tests.vm.machine import CONSOLE_LINES, PANIC, PANIC_LINES, Vm, VmError, telling
 
 pytestmark = pytest.mark.vm(inside=False)
 
@@ -82,6 +82,23 @@ def test_panic_is_noticed_at_once_and_shown(vm: Vm) -> None:
         vm.run(["true"])
     vm.close()
     assert not Path(f"/proc/{vm.pid}").exists()
+
+
+def test_an_error_shows_the_console_around_a_panic_or_its_end() -> None:
+    quiet = [f"line {n}" for n in range(500)]
+    assert telling("\n".join(quiet)).splitlines() == quiet[-CONSOLE_LINES:]
+    assert telling("") == ""
+    died = [
+        *quiet,
+        f"{PANIC} - not syncing",
+        "Call Trace:",
+        *(f"frame {n}" for n in range(100)),
+        f"{PANIC} again",
+    ]
+    assert telling("\n".join(died)).splitlines() == died[len(quiet) - CONSOLE_LINES :]
+    shown = telling("\n".join([*died, *quiet])).splitlines()
+    assert len(shown) == PANIC_LINES
+    assert shown[CONSOLE_LINES : CONSOLE_LINES + 2] == died[len(quiet) : len(quiet) + 2]
 
 
 def test_a_hung_guest_is_ended_within_the_limit() -> None:
