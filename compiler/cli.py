@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from importlib import import_module
+from typing import TextIO
 
 import click
 
@@ -60,8 +61,18 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+class ClosedPipeError(Exception):
+    """Whoever read our output has stopped."""
+
+
 class Commands(click.Group):
     """A group that imports a command only to run it or to show its help."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as e:
+            raise ClosedPipeError from e  # click would exit with 1, which means "differs"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -116,6 +127,22 @@ def cli() -> None:
 
 def run() -> int:
     """Run the command line; the exit code. What went wrong is said on stderr; no exception ends in exit code 1."""
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _closed_pipe()
+    except OSError as e:
+        code = _failed(e)
+        _drop(sys.stdout)
+    with suppress(OSError):
+        sys.stderr.flush()
+        return code
+    _drop(sys.stderr)
+    return code
+
+
+def _run() -> int:
     try:
         code = cli.main(prog_name="k8snetc", standalone_mode=False)
         return code if isinstance(code, int) else OK
@@ -128,7 +155,7 @@ def run() -> int:
     except (KeyboardInterrupt, click.Abort):
         _say("k8snetc: interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
+    except ClosedPipeError:
         return _closed_pipe()
     except Exception as e:  # noqa: BLE001 - the last handler: known failures are told, the rest is our defect
         return _failed(e)
@@ -181,7 +208,14 @@ def _say(text: str) -> None:
 
 def _closed_pipe() -> int:
     """Whoever read our output has stopped (`| head`): no message, and none from the interpreter's exit either."""
+    _drop(sys.stdout)
+    return 141  # what a shell shows for SIGPIPE
+
+
+def _drop(stream: TextIO) -> None:
+    """What a stream can not take goes nowhere: else the interpreter tries again at its exit, and ends in 120."""
     import os
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141  # what a shell shows for SIGPIPE
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

@@ -1,6 +1,7 @@
 """The command line as a whole: version, help, exit codes, what is said where."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -281,12 +282,15 @@ def test_everything_is_compared_but_where_it_stands(web: Path, tmp_path: Path) -
         assert "8081" in done.stdout
 
 
-def test_a_closed_pipe_and_a_full_disk() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_and_a_full_disk(unbuffered: str) -> None:
     code = "from k8snetc.compiler.entry import main; main()"
     example = Path(__file__).parents[2] / "examples" / "online-boutique" / "manifests"
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     words = f"{sys.executable} -c '{code}' compile {example} --assume-addresses -q --backend ebpf"
     piped = subprocess.run(
         ["bash", "-c", f"{words} | head -1; echo ${{PIPESTATUS[0]}}"],
+        env=environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -295,18 +299,27 @@ def test_a_closed_pipe_and_a_full_disk() -> None:
     assert piped.stdout.splitlines()[-1] in {"0", "141"}  # 0: all of it went into the pipe before
     assert "Traceback" not in piped.stderr
     full = subprocess.run(
-        ["bash", "-c", f"{words} > /dev/full"], capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", f"{words} > /dev/full"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert full.returncode == 2
     assert full.stderr.splitlines()[-1] == "k8snetc: No space left on device"
 
 
-def test_an_error_that_nobody_can_be_told_keeps_its_exit_code() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_that_nobody_can_be_told_keeps_its_exit_code(unbuffered: str) -> None:
     """A terminal that was closed in the middle: what is written to it fails."""
     code = "from k8snetc.compiler.entry import main; main()"
     for words, expected in (("compile nowhere -b iptables", 2), ("apply nowhere", 2)):
         done = subprocess.run(
-            ["bash", "-c", f"{sys.executable} -c '{code}' {words} 2>/dev/full"], timeout=60, check=False
+            ["bash", "-c", f"{sys.executable} -c '{code}' {words} 2>/dev/full"],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            timeout=60,
+            check=False,
         )
         assert done.returncode == expected, words
 
