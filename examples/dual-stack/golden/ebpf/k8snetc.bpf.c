@@ -1174,10 +1174,10 @@ static __noinline int take_over4(struct masquerade4 *m)
 	return bpf_map_update_elem(&connections4, &m->key, &m->back, BPF_ANY);
 }
 
-/* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
-__noinline int masquerade4(struct __sk_buff *skb, const struct packet4 *p, struct conn4 *c)
+/* Chooses the source that a masqueraded connection leaves with: the address of the device with this index, and a free
+   port. */
+__noinline int masquerade4(const struct packet4 *p, struct conn4 *c, __u32 index)
 {
-	__u32 index = skb->ifindex;
 	struct device *device = bpf_map_lookup_elem(&devices, &index);
 	struct masquerade4 m = {.start = bpf_get_prandom_u32()};
 	struct address4 address;
@@ -1270,8 +1270,34 @@ __noinline int reject4(struct __sk_buff *skb, const struct packet4 *p, int sende
 
 /* --- forward, IPv4: a packet's way through the node ------------------------------------------------------ */
 
+/* Where a packet goes out, by the device with this index: its new source. */
+__noinline int depart4(struct __sk_buff *skb, struct packet4 *p, __u32 index)
+{
+	struct address4 address;
+	struct conn4 *c = find4(p);
+
+	if (!c || !p || !(c->flags & CONN_DEPARTS))
+		return CONTINUE;
+	if ((c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE)) == CONN_MASQUERADE && masquerade4(p, c, index))
+		return counted(DROP, COUNT_NO_ROOM);
+
+	__be16 port = c->port, client_port = c->depart_port;
+	__u8 flags = c->flags;
+
+	address = c->address;
+	if (flags & CONN_SET_SOURCE && rewrite4(skb, p, &address, port, 1))
+		return counted(DROP, COUNT_NO_WAY);
+	address = p->key.destination;
+	if (client_port && rewrite4(skb, p, &address, client_port, 0))
+		return counted(DROP, COUNT_NO_WAY);
+	/* The entry of those that come the other way, before they are translated. */
+	if (p->last && flags & CONN_SET_SOURCE && !p->inner)
+		close4(p, c);
+	return CONTINUE;
+}
+
 /* The node's own packet got another destination after it was routed: route it again. */
-__noinline int reroute4(struct __sk_buff *skb, const struct packet4 *p)
+__noinline int reroute4(struct __sk_buff *skb, struct packet4 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET};
 	struct bpf_redir_neigh next = {};
@@ -1436,33 +1462,6 @@ __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int sender)
 	return CONTINUE;
 }
 
-/* Where a packet goes out: its new source. */
-__noinline int depart4(struct __sk_buff *skb, struct packet4 *p)
-{
-	struct address4 address;
-	struct conn4 *c = find4(p);
-
-	if (!c || !p || !(c->flags & CONN_DEPARTS))
-		return CONTINUE;
-	if ((c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE)) == CONN_MASQUERADE && masquerade4(skb, p, c))
-		return counted(DROP, COUNT_NO_ROOM);
-
-	__be16 port = c->port, client_port = c->depart_port;
-	__u8 flags = c->flags;
-
-	address = c->address;
-	if (flags & CONN_SET_SOURCE && rewrite4(skb, p, &address, port, 1))
-		return counted(DROP, COUNT_NO_WAY);
-	address = p->key.destination;
-	if (client_port && rewrite4(skb, p, &address, client_port, 0))
-		return counted(DROP, COUNT_NO_WAY);
-	/* The entry of those that come the other way, before they are translated. */
-	if (p->last && flags & CONN_SET_SOURCE && !p->inner)
-		close4(p, c);
-	return CONTINUE;
-}
-
-
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress4(struct __sk_buff *skb, int sender)
 {
@@ -1502,7 +1501,7 @@ static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 		if (verdict != CONTINUE)
 			return verdict;
 	}
-	return depart4(skb, &p);
+	return depart4(skb, &p, skb->ifindex);
 }
 
 /* --- tables, IPv6: filled from the program before the switch, apart from the shared ones ----------------- */
@@ -2414,10 +2413,10 @@ static __noinline int take_over6(struct masquerade6 *m)
 	return bpf_map_update_elem(&connections6, &m->key, &m->back, BPF_ANY);
 }
 
-/* Chooses the source that a masqueraded connection leaves with: the device's address and a free port. */
-__noinline int masquerade6(struct __sk_buff *skb, const struct packet6 *p, struct conn6 *c)
+/* Chooses the source that a masqueraded connection leaves with: the address of the device with this index, and a free
+   port. */
+__noinline int masquerade6(const struct packet6 *p, struct conn6 *c, __u32 index)
 {
-	__u32 index = skb->ifindex;
 	struct device *device = bpf_map_lookup_elem(&devices, &index);
 	struct masquerade6 m = {.start = bpf_get_prandom_u32()};
 	struct address6 address;
@@ -2511,8 +2510,34 @@ __noinline int reject6(struct __sk_buff *skb, const struct packet6 *p, int sende
 
 /* --- forward, IPv6: a packet's way through the node ------------------------------------------------------ */
 
+/* Where a packet goes out, by the device with this index: its new source. */
+__noinline int depart6(struct __sk_buff *skb, struct packet6 *p, __u32 index)
+{
+	struct address6 address;
+	struct conn6 *c = find6(p);
+
+	if (!c || !p || !(c->flags & CONN_DEPARTS))
+		return CONTINUE;
+	if ((c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE)) == CONN_MASQUERADE && masquerade6(p, c, index))
+		return counted(DROP, COUNT_NO_ROOM);
+
+	__be16 port = c->port, client_port = c->depart_port;
+	__u8 flags = c->flags;
+
+	address = c->address;
+	if (flags & CONN_SET_SOURCE && rewrite6(skb, p, &address, port, 1))
+		return counted(DROP, COUNT_NO_WAY);
+	address = p->key.destination;
+	if (client_port && rewrite6(skb, p, &address, client_port, 0))
+		return counted(DROP, COUNT_NO_WAY);
+	/* The entry of those that come the other way, before they are translated. */
+	if (p->last && flags & CONN_SET_SOURCE && !p->inner)
+		close6(p, c);
+	return CONTINUE;
+}
+
 /* The node's own packet got another destination after it was routed: route it again. */
-__noinline int reroute6(struct __sk_buff *skb, const struct packet6 *p)
+__noinline int reroute6(struct __sk_buff *skb, struct packet6 *p)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET6};
 	struct bpf_redir_neigh next = {};
@@ -2677,33 +2702,6 @@ __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int sender)
 	return CONTINUE;
 }
 
-/* Where a packet goes out: its new source. */
-__noinline int depart6(struct __sk_buff *skb, struct packet6 *p)
-{
-	struct address6 address;
-	struct conn6 *c = find6(p);
-
-	if (!c || !p || !(c->flags & CONN_DEPARTS))
-		return CONTINUE;
-	if ((c->flags & (CONN_MASQUERADE | CONN_SET_SOURCE)) == CONN_MASQUERADE && masquerade6(skb, p, c))
-		return counted(DROP, COUNT_NO_ROOM);
-
-	__be16 port = c->port, client_port = c->depart_port;
-	__u8 flags = c->flags;
-
-	address = c->address;
-	if (flags & CONN_SET_SOURCE && rewrite6(skb, p, &address, port, 1))
-		return counted(DROP, COUNT_NO_WAY);
-	address = p->key.destination;
-	if (client_port && rewrite6(skb, p, &address, client_port, 0))
-		return counted(DROP, COUNT_NO_WAY);
-	/* The entry of those that come the other way, before they are translated. */
-	if (p->last && flags & CONN_SET_SOURCE && !p->inner)
-		close6(p, c);
-	return CONTINUE;
-}
-
-
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress6(struct __sk_buff *skb, int sender)
 {
@@ -2743,7 +2741,7 @@ static __noinline int egress6(struct __sk_buff *skb, int to_pod)
 		if (verdict != CONTINUE)
 			return verdict;
 	}
-	return depart6(skb, &p);
+	return depart6(skb, &p, skb->ifindex);
 }
 
 /* --- hooks: the programs that are attached ------------------------------------------------------------------ */

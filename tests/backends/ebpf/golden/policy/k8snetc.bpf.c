@@ -848,7 +848,6 @@ static __noinline int arrive4(struct __sk_buff *skb, struct packet4 *p, int send
 	return CONTINUE;
 }
 
-
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress4(struct __sk_buff *skb, int sender)
 {
@@ -1483,7 +1482,6 @@ static __noinline int arrive6(struct __sk_buff *skb, struct packet6 *p, int send
 		c = 0;
 	return CONTINUE;
 }
-
 
 /* Ingress of a device: from a pod, or from outside. */
 static __noinline int ingress6(struct __sk_buff *skb, int sender)
