@@ -31,6 +31,7 @@ from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Probe
 from tests.backends.ebpf import support
 from tests.support.lab import TCP, UDP
+from tests.support.unprivileged import unprivileged
 
 NODE = "node/w1"
 MANIFESTS = """\
@@ -225,17 +226,16 @@ def test_what_can_not_be_watched_is_said(shared_cluster: Cluster, tmp_path: Path
     none = shared_cluster.run(NODE, k8snetc("monitor", *state), check=False)
     assert none.returncode == 4
     assert "nothing is installed here" in none.stderr
-    unprivileged = subprocess.run(
-        k8snetc("monitor", *state),
+    told = subprocess.run(
+        unprivileged(*k8snetc("monitor", *state)),
         capture_output=True,
         text=True,
         check=False,
-        user=65534,
         cwd="/",
         timeout=60,
     )
-    assert unprivileged.returncode == 4
-    assert "run it as root" in unprivileged.stderr
+    assert told.returncode == 4
+    assert "run it as root" in told.stderr
 
 
 def test_a_tier_that_denies_and_answers() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from k8snetc.lab.cluster import Cluster
 from tests.support.repository import ROOT
+from tests.support.unprivileged import unprivileged
 
 pytestmark = [
     pytest.mark.kernel,
@@ -158,16 +159,7 @@ def test_a_person_without_privilege_is_told(
 ) -> None:
     words = ("--backend", backend, "--state-dir", str(tmp_path / "state"), "--yes")
     code = "from k8snetc.compiler.entry import main; main()"
-    command = [
-        "setpriv",
-        "--reuid=65534",
-        "--clear-groups",
-        sys.executable,
-        "-c",
-        code,
-        "apply",
-        str(MANIFESTS),
-    ]
+    command = unprivileged(sys.executable, "-c", code, "apply", str(MANIFESTS))
     before = everything(cluster, variant)
     done = cluster.run(NODE, [*command, "--node", "worker-1", *words], check=False)
     assert done.returncode == 4, done.stderr

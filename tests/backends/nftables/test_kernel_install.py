@@ -21,6 +21,7 @@ from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.topology import Topology
 from tests.backends.nftables.test_rules import cluster
 from tests.support.programs import Generator
+from tests.support.unprivileged import unprivileged
 
 pytestmark = pytest.mark.kernel
 
@@ -181,15 +182,7 @@ def test_without_privilege_the_error_says_so() -> None:
         "try:\n    library.listing()\nexcept Exception as e:\n    print(e)\n"
     )
     done = subprocess.run(
-        [
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            sys.executable,
-            "-c",
-            code,
-        ],
+        unprivileged(sys.executable, "-c", code),
         capture_output=True,
         text=True,
         check=False,
