@@ -8,21 +8,23 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from collections.abc import Iterator
 
 from k8snetc.backends.ebpf import libbpf, state
 from k8snetc.backends.ebpf.build import build
 from k8snetc.backends.ebpf.pins import Entry
-from k8snetc.backends.ebpf.state import Constants, Content, State
+from k8snetc.backends.ebpf.state import PACKETS, TC_HOOKS, Constants, Content, State
 from k8snetc.backends.ebpf.verifier import explain
 from k8snetc.backends.target import InstallError
 
 _SHARED = re.compile(
     r"(connections|fragments|sockets|datagrams|affinity)[46]$|(verdict|service|policy)_counts$|denials$|watching$"
 )
-# The hook whose program holds a generation's tables: every program has it.
+# A hook whose program holds a generation's tables: every generation has it.
 _HOLDER = "from_pod"
 # What a generation says of itself, and the object that its programs were made from: the next one may be of the same C.
 TOLD = (_ABOUT, _OBJECT) = "about", "object"
+_CONFIG = ".rodata.config"  # the map of the constants, as the kernel has its name
 
 
 def is_shared(table: str) -> bool:
@@ -30,15 +32,16 @@ def is_shared(table: str) -> bool:
     return _SHARED.match(table) is not None
 
 
-def install(wanted: State, entry: Entry, number: int) -> None:
-    """Load `wanted` as generation `number` beside the one in force. A failure leaves that one as it is."""
+def install(wanted: State, entry: Entry) -> None:
+    """Load `wanted` as the next generation beside the one in force. A failure leaves that one as it is."""
     slot = 1 - entry.current()
-    elf = _running_object(entry, wanted.source) or build(wanted.source)
-    loaded = libbpf.Object(elf, "k8snetc")
+    following = (number(entry, 1 - slot) or 0) + 1
+    kept = _running_object(entry, wanted.source) or zlib.compress(build(wanted.source), 1)
+    loaded = libbpf.Object(zlib.decompress(kept), "k8snetc")
     contents = {t.name: t for t in wanted.tables}
     reused: list[int] = []
     try:
-        loaded.constants(wanted.constants.pack(number))
+        loaded.constants(wanted.constants.pack(following))
         for name in loaded.map_names:
             if _SHARED.match(name):
                 pinned = entry.folder / "shared" / name
@@ -51,7 +54,7 @@ def install(wanted: State, entry: Entry, number: int) -> None:
             loaded.load()
         except libbpf.BpfError as error:
             raise InstallError(explain(error.log, error.code, wanted.source)) from error
-        holder = loaded.program(_HOLDER)
+        holder = loaded.program(PACKETS)
         for name, content in contents.items():
             if name not in loaded.map_names:
                 continue
@@ -68,7 +71,7 @@ def install(wanted: State, entry: Entry, number: int) -> None:
                 number_of = libbpf.map_id(loaded.map(name).fd)
                 if number_of not in held:
                     libbpf.bind(holder, loaded.map(name).fd)
-        for name, data in ((_ABOUT, state.about(wanted)), (_OBJECT, zlib.compress(elf, 1))):
+        for name, data in ((_ABOUT, state.about(wanted)), (_OBJECT, kept)):
             told = libbpf.blob(name, data)
             libbpf.bind(holder, told.fd)
             told.close()
@@ -78,7 +81,8 @@ def install(wanted: State, entry: Entry, number: int) -> None:
             if _SHARED.match(name) and not (shared / name).exists():
                 libbpf.pin(loaded.map(name).fd, str(shared / name))
         for hook in entry.hooks:
-            entry.occupy(hook, slot, loaded.program(hook) if hook in loaded.programs else None)
+            name = PACKETS if hook in TC_HOOKS else hook
+            entry.occupy(hook, slot, loaded.program(name) if name in loaded.programs else None)
     finally:
         for fd in reused:
             os.close(fd)
@@ -97,55 +101,64 @@ def forget(entry: Entry) -> None:
         entry.occupy(hook, slot, None)
 
 
-def _running_object(entry: Entry, source: str) -> bytes | None:
-    """The object of the generation in force, if that was made from this C: then clang need not make it again."""
-    program = entry.occupant(_HOLDER, entry.current())
+def _tables(entry: Entry, slot: int) -> Iterator[libbpf.Map]:
+    """The tables of the generation in a place, opened one by one: each is closed when the next one is asked for."""
+    program = entry.occupant(_HOLDER, slot) if entry.exists else None
     if program is None:
-        return None
+        return
     fd = libbpf.program_by_id(program)
-    found: dict[str, bytes] = {}
     try:
         for identifier in libbpf.program_info(fd).maps:
             table = libbpf.map_by_id(identifier)
             try:
-                if table.name in TOLD:
-                    found[table.name] = table.get(bytes(4)) or b""
+                yield table
             finally:
                 table.close()
     finally:
         os.close(fd)
+
+
+def _running_object(entry: Entry, source: str) -> bytes | None:
+    """The object of the generation in force, compressed, if that was made from this C: then clang is not needed."""
+    found = {t.name: t.get(bytes(4)) or b"" for t in _tables(entry, entry.current()) if t.name in TOLD}
     if _ABOUT not in found or _OBJECT not in found or state.read_about(found[_ABOUT])[0] != source:
         return None
-    return zlib.decompress(found[_OBJECT])
+    return found[_OBJECT]
 
 
-def read(entry: Entry) -> tuple[State, int] | None:
-    """The generation in force, without its attachments, and its number; None if there is none."""
-    if not entry.exists:
-        return None
-    program = entry.occupant(_HOLDER, entry.current())
-    if program is None:
-        return None
-    fd = libbpf.program_by_id(program)
+def number(entry: Entry, slot: int) -> int | None:
+    """The number of the generation in a place; None if there is none."""
+    for table in _tables(entry, slot):
+        if table.name == _CONFIG:
+            return Constants.unpack(table.get(bytes(4)) or b"")[1]
+    return None
+
+
+def switch(entry: Entry) -> None:
+    """Put the newest generation in force. It may be so already: this can be repeated."""
+    slot = entry.current()
+    running, waiting = number(entry, slot), number(entry, 1 - slot)
+    if waiting is not None and (running is None or waiting > running):
+        entry.switch(1 - slot)
+
+
+def read(entry: Entry) -> State | None:
+    """The generation in force, without its attachments; None if there is none."""
     tables: list[Content] = []
-    constants, number, source = Constants(), 0, ""
+    constants, source = Constants(), ""
     profiles: tuple[str, ...] = ()
-    try:
-        for identifier in libbpf.program_info(fd).maps:
-            table = libbpf.map_by_id(identifier)
-            try:
-                if _SHARED.match(table.name) or table.name == _OBJECT:
-                    continue
-                rows = tuple(table.rows())
-            finally:
-                table.close()
-            if table.name == _ABOUT:
-                source, profiles = state.read_about(rows[0][1])
-            elif table.name == ".rodata.config":
-                constants, number = Constants.unpack(rows[0][1])
-            elif "." not in table.name:
-                tables.append(Content(table.name, tuple(sorted(rows))))
-    finally:
-        os.close(fd)
-    found = State(source=source, constants=constants, profiles=profiles, tables=tuple(sorted(tables)))
-    return found, number
+    anything = False
+    for table in _tables(entry, entry.current()) if entry.exists else ():
+        anything = True
+        if _SHARED.match(table.name) or table.name == _OBJECT:
+            continue
+        rows = tuple(table.rows())
+        if table.name == _ABOUT:
+            source, profiles = state.read_about(rows[0][1])
+        elif table.name == _CONFIG:
+            constants, _ = Constants.unpack(rows[0][1])
+        elif "." not in table.name:
+            tables.append(Content(table.name, tuple(sorted(rows))))
+    if not anything:
+        return None
+    return State(source=source, constants=constants, profiles=profiles, tables=tuple(sorted(tables)))

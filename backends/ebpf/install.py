@@ -57,8 +57,7 @@ class EbpfTarget:
 
     def observe(self) -> State:
         """The generation in force, and what is attached."""
-        found = generation.read(Entry(self._folder))
-        one = found[0] if found else State()
+        one = generation.read(Entry(self._folder)) or State()
         attached = tuple(sorted(hooks.attached(self._folder)))
         return _with(one, attachments=attached, sysctls=_sysctls())
 
@@ -96,8 +95,10 @@ class EbpfTarget:
         if _program(live) != _program(goal):
             rows = goal.rows()
             out.append(Step("load the entry programs", entry.create))
-            out.append(Step(f"load a generation of {rows} rows", lambda: _load(goal, entry), rows))
-            out.append(Step("switch", lambda: _switch(goal, entry), 1))
+            out.append(
+                Step(f"load a generation of {rows} rows", lambda: generation.install(goal, entry), rows)
+            )
+            out.append(Step("switch", lambda: generation.switch(entry), 1))
         cgroup = self._cgroup()
         for attachment in goal.attachments:
             if attachment not in live.attachments:
@@ -190,18 +191,6 @@ def _left(folder: Path) -> Iterator[Path]:
 def _collect(folder: Path) -> None:
     for path in tuple(_left(folder)):
         hooks.discard(path)
-
-
-def _load(goal: State, entry: Entry) -> None:
-    found = generation.read(entry)
-    generation.install(goal, entry, found[1] + 1 if found else 1)
-
-
-def _switch(goal: State, entry: Entry) -> None:
-    """Switch to the loaded generation, once: the step may be repeated."""
-    found = generation.read(entry)
-    if found is None or found[0] != _program(goal):
-        entry.switch(1 - entry.current())
 
 
 def _attach(attachment: Attachment, cgroup: str | None, folder: Path) -> Step:

@@ -34,6 +34,8 @@ CONFIG = Layout(
 )
 TC_HOOKS = ("from_pod", "to_pod", "from_outside", "to_outside")
 INGRESS = ("from_pod", "from_outside")
+PACKETS = "packets"
+"""The program of a generation that all of `TC_HOOKS` hand on to, each with its number among them in `cb[0]`."""
 ACCEPT_LOCAL = "net/ipv4/conf/lo/accept_local"
 ROUTE_LOCALNET = "net/ipv4/conf/lo/route_localnet"
 SYSCTLS = (ACCEPT_LOCAL, ROUTE_LOCALNET)
@@ -98,7 +100,7 @@ class State:
 def about(state: State) -> bytes:
     """What an installed generation says of itself."""
     text = json.dumps({"format": FORMAT, "source": state.source, "profiles": state.profiles})
-    return zlib.compress(text.encode())
+    return zlib.compress(text.encode(), 1)
 
 
 def read_about(data: bytes) -> tuple[str, tuple[str, ...]]:

@@ -2,7 +2,8 @@
 
    Each hands the packet or socket on to the generation in force: `current` says which of the two places of every
    `slots_*` array that is. One write of `current` switches all hooks at once. Before the first switch, and at a hook
-   that the generation in force does not use, packets go on untouched. */
+   that the generation in force does not use, packets go on untouched. The hooks for packets share one program, which
+   the verifier so looks at once; `cb[0]` tells it where the packet is. */
 
 typedef unsigned int __u32;
 
@@ -23,33 +24,58 @@ struct {
 	__type(value, __u32);
 } current SEC(".maps");
 
-#define ENTRY(hook, section, next)                                                                  \
+/* The packet, as tc programs see it (struct __sk_buff of linux/bpf.h, its first part). */
+struct __sk_buff {
+	__u32 before_cb[12], cb[5];
+};
+
+/* Where a packet is; the generated program says the same. */
+enum { FROM_POD, TO_POD, FROM_OUTSIDE, TO_OUTSIDE };
+
+#define HAND_ON(hook)                                                                               \
+	do {                                                                                            \
+		__u32 zero = 0, *slot = bpf_map_lookup_elem(&current, &zero);                               \
+                                                                                                    \
+		if (slot)                                                                                   \
+			bpf_tail_call(ctx, &slots_##hook, *slot & 1);                                           \
+	} while (0)
+
+#define SLOTS(hook)                                                                                 \
 	struct {                                                                                        \
 		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                                      \
 		__uint(max_entries, 2);                                                                     \
 		__uint(key_size, sizeof(__u32));                                                            \
 		__uint(value_size, sizeof(__u32));                                                          \
-	} slots_##hook SEC(".maps");                                                                    \
-	SEC(section) int hook(void *ctx)                                                                \
+	} slots_##hook SEC(".maps")
+
+#define PACKETS(hook, place)                                                                        \
+	SLOTS(hook);                                                                                    \
+	SEC("tc") int hook(struct __sk_buff *ctx)                                                       \
 	{                                                                                               \
-		__u32 zero = 0, *slot = bpf_map_lookup_elem(&current, &zero);                               \
-                                                                                                    \
-		if (slot)                                                                                   \
-			bpf_tail_call(ctx, &slots_##hook, *slot & 1);                                           \
-		return next;                                                                                \
+		ctx->cb[0] = place;                                                                         \
+		HAND_ON(hook);                                                                              \
+		return -1;                                                                                  \
 	}
 
-ENTRY(from_pod, "tc", -1)
-ENTRY(to_pod, "tc", -1)
-ENTRY(from_outside, "tc", -1)
-ENTRY(to_outside, "tc", -1)
-ENTRY(connect4, "cgroup/connect4", 1)
-ENTRY(connect6, "cgroup/connect6", 1)
-ENTRY(sendmsg4, "cgroup/sendmsg4", 1)
-ENTRY(sendmsg6, "cgroup/sendmsg6", 1)
-ENTRY(recvmsg4, "cgroup/recvmsg4", 1)
-ENTRY(recvmsg6, "cgroup/recvmsg6", 1)
-ENTRY(getpeername4, "cgroup/getpeername4", 1)
-ENTRY(getpeername6, "cgroup/getpeername6", 1)
+#define SOCKETS(hook)                                                                               \
+	SLOTS(hook);                                                                                    \
+	SEC("cgroup/" #hook) int hook(void *ctx)                                                        \
+	{                                                                                               \
+		HAND_ON(hook);                                                                              \
+		return 1;                                                                                   \
+	}
+
+PACKETS(from_pod, FROM_POD)
+PACKETS(to_pod, TO_POD)
+PACKETS(from_outside, FROM_OUTSIDE)
+PACKETS(to_outside, TO_OUTSIDE)
+SOCKETS(connect4)
+SOCKETS(connect6)
+SOCKETS(sendmsg4)
+SOCKETS(sendmsg6)
+SOCKETS(recvmsg4)
+SOCKETS(recvmsg6)
+SOCKETS(getpeername4)
+SOCKETS(getpeername6)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

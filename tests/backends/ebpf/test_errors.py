@@ -82,7 +82,7 @@ def test_the_verifier_refuses(cluster: Cluster) -> None:
     probe = Probe("client/out", support.node_address(Family.IPV4, 1), TCP, 30080)
     said, line = cluster.call("node/w1", refused, program, options)
     first, place, *words = said.splitlines()
-    assert first.startswith("the kernel's verifier refuses the program from_")
+    assert first.startswith("the kernel's verifier refuses the program packets; ")
     assert place.startswith(f"  at k8snetc.bpf.c:{line}: if (((volatile __u8 *)(long)skb->data)[skb->len])")
     assert "invalid access to packet" in said or "invalid mem access" in said
     assert len(words) <= 12

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from k8snetc.backends.ebpf import build, emit, libbpf
+from k8snetc.backends.ebpf import build, emit, libbpf, state
 from k8snetc.backends.ebpf.lower import lower
 from k8snetc.ir.parse import parse
 from tests.backends.ebpf.test_emit import CASES
@@ -96,16 +96,7 @@ def test_golden_instruction_counts() -> None:
         for case in CASES
     }
     found = {name: _instructions(source) for name, source in sources.items()}
-    hooks = [
-        "from_pod",
-        "to_pod",
-        "from_outside",
-        "to_outside",
-        "connect4",
-        "connect6",
-        "sendmsg4",
-        "recvmsg4",
-    ]
+    hooks = [state.PACKETS, "connect4", "connect6", "sendmsg4", "recvmsg4"]
     lines = [
         f"# {compiler} -O2: instructions of each program as the kernel gets it, with the functions that it calls"
     ]

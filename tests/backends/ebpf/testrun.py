@@ -51,10 +51,11 @@ class Programs:
 
     def frame(self, hook: str, frame: bytes, *, arrived: int = 1) -> tuple[int, bytes]:
         """The verdict on an Ethernet frame, and the frame as the program left it. `arrived` 0: made by the node."""
-        # struct __sk_buff: ingress_ifindex is its tenth word; the kernel wants the rest to be zero.
+        # struct __sk_buff: ingress_ifindex is its tenth word, cb begins at the 13th; the rest must be zero.
         context = bytearray(192)
         struct.pack_into("=I", context, 9 * 4, arrived)
-        return libbpf.run(self._object.program(hook), frame, bytes(context))
+        struct.pack_into("=I", context, 12 * 4, state.TC_HOOKS.index(hook))
+        return libbpf.run(self._object.program(state.PACKETS), frame, bytes(context))
 
     def send(self, hook: str, packet: bytes, *, arrived: int = 1) -> tuple[int, bytes]:
         """The same for an IP packet."""

@@ -1518,7 +1518,7 @@ static __noinline int egress4(struct __sk_buff *skb, int to_pod)
 	return depart4(skb, &p, skb->ifindex);
 }
 
-/* --- hooks: the programs that are attached ------------------------------------------------------------------ */
+/* --- hooks: the programs, and where they are ------------------------------------------------------------------ */
 
 static __always_inline int verdict_of(int verdict)
 {
@@ -1543,32 +1543,20 @@ static __always_inline int outgoing(struct __sk_buff *skb, int to_pod)
 	return PASS;
 }
 
-/* Ingress of a pod's interface: what the pod sends. */
-SEC("tc")
-int from_pod(struct __sk_buff *skb)
-{
-	return incoming(skb, SENDER_POD);
-}
+/* Where a packet is, as the program that is attached there says in `cb[0]`: ingress of a pod's interface (what the pod
+   sends), its egress (what the pod receives), ingress of an uplink (what the node receives), and egress of an uplink or of
+   the loopback interface (what the node sends and forwards). */
+enum { FROM_POD, TO_POD, FROM_OUTSIDE, TO_OUTSIDE };
 
-/* Egress of a pod's interface: what the pod receives. */
+/* All of these are one program: the verifier looks at what they share once, and not at each of them. */
 SEC("tc")
-int to_pod(struct __sk_buff *skb)
+int packets(struct __sk_buff *skb)
 {
-	return outgoing(skb, 1);
-}
+	__u32 place = skb->cb[0];
 
-/* Ingress of an uplink: what the node receives. */
-SEC("tc")
-int from_outside(struct __sk_buff *skb)
-{
-	return incoming(skb, SENDER_OUTSIDE);
-}
-
-/* Egress of an uplink, and of the loopback interface: what the node sends and forwards. */
-SEC("tc")
-int to_outside(struct __sk_buff *skb)
-{
-	return outgoing(skb, 0);
+	if (place == FROM_POD || place == FROM_OUTSIDE)
+		return incoming(skb, place == FROM_POD ? SENDER_POD : SENDER_OUTSIDE);
+	return outgoing(skb, place == TO_POD);
 }
 
 /* --- sockets, IPv4: balanced once, when they connect; no cost per packet ------------------------------- */
