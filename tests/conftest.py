@@ -58,23 +58,9 @@ def _rank(item: pytest.Item) -> float:
     return 2 if item.get_closest_marker("slow") else 1
 
 
-WHOLE = "K8SNETC_VM_WHOLE" in os.environ
-"""Whether also those tests run in the virtual machine that are marked `vm(whole=True)`: `make vm` sets it."""
-
-
-def _waits(item: pytest.Item) -> bool:
-    """Whether the test is left to `make vm`."""
-    marker = item.get_closest_marker("vm")
-    return marker is not None and bool(marker.kwargs.get("whole") or item.get_closest_marker("whole_vm"))
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests, and keep those of one virtual machine on one worker."""
-    waiting = [] if WHOLE or vm.in_guest() else [i for i in items if _waits(i)]
-    if waiting:
-        config.hook.pytest_deselected(items=waiting)
-        items[:] = [i for i in items if i not in set(waiting)]
     for item in items:
         if item.get_closest_marker("vm"):
             item.own_markers = [

@@ -51,8 +51,6 @@ IN_VM = pytest.param(
     marks=pytest.mark.vm,
 )
 """The parameter for what needs the kernel of the virtual machine; such a test runs there."""
-IN_WHOLE_VM = pytest.param(IN_VM.values[0], id="ipvs", marks=pytest.mark.vm(whole=True))
-"""The same for what only `make vm` runs."""
 
 _held: dict[tuple[str, str], tuple[Program, object]] = {}
 """Of nodes that are not emptied between cases, by lab and node: the program, and what was seen of it."""

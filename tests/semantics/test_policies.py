@@ -102,17 +102,12 @@ READ_BACK_IN_VM = frozenset(
 )
 
 
-# In every run those, and every other one of the rest: a case takes seconds there. `make vm` runs all.
-IN_EVERY_RUN = READ_BACK_IN_VM | {c.name for c in CASES[::2]}
-
-
 def tries() -> Iterator[ParameterSet]:
-    """Every case on every dataplane; on IPVS, in the virtual machine, some only by `make vm`."""
+    """Every case on every dataplane."""
     for plane, case in product(ONE_EACH, CASES):
         yield pytest.param(case, plane.values[0], id=f"{case.name}-{plane.id}", marks=plane.marks)
     for case in CASES:
-        marks = pytest.mark.vm if case.name in IN_EVERY_RUN else pytest.mark.vm(whole=True)
-        yield pytest.param(case, dataplanes.IN_VM.values[0], id=f"{case.name}-ipvs", marks=marks)
+        yield pytest.param(case, dataplanes.IN_VM.values[0], id=f"{case.name}-ipvs", marks=pytest.mark.vm)
 
 
 @pytest.mark.kernel

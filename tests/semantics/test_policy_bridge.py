@@ -60,7 +60,7 @@ def _gaps(program: Program) -> list[str]:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dataplane", [*ONE_EACH, dataplanes.IN_WHOLE_VM])
+@pytest.mark.parametrize("dataplane", [*ONE_EACH, dataplanes.IN_VM])
 def test_policy_holds_between_ports_of_a_bridge_or_is_refused(
     bridged: Cluster, dataplane: dataplanes.Dataplane
 ) -> None:

@@ -38,7 +38,7 @@ def answered_meanwhile(flows: dict[str, Flow], seconds: float = 0.6) -> dict[str
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dataplane", [*PLANES, dataplanes.IN_WHOLE_VM])
+@pytest.mark.parametrize("dataplane", [*PLANES, dataplanes.IN_VM])
 def test_open_connections_that_a_new_policy_denies_are_cut(
     policy_lab: Cluster, dataplane: dataplanes.Dataplane
 ) -> None:

@@ -64,9 +64,7 @@ def _ask_for_data(server: str, own: str, port: int, slowness: int) -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize(
-    "dataplane", [*(p for p in PLANES if "ebpf" not in str(p.id)), dataplanes.IN_WHOLE_VM]
-)
+@pytest.mark.parametrize("dataplane", [*(p for p in PLANES if "ebpf" not in str(p.id)), dataplanes.IN_VM])
 def test_what_a_helper_expects_is_judged_like_any_other_connection(
     policy_lab: Cluster, dataplane: dataplanes.Dataplane
 ) -> None:
