@@ -69,7 +69,8 @@ class EndpointFact(NamedTuple):
 class ServicePortFact:
     """One port of one service in one family, with all its addresses and all its endpoints.
 
-    `external_local` / `internal_local`: the traffic policies. `affinity` in seconds, None for none.
+    `endpoints` are sorted by address and port, each place once. `external_local` / `internal_local`: the traffic
+    policies. `affinity` in seconds, None for none.
     `source_ranges` are those of this family, None where none is given.
     """
 

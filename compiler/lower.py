@@ -119,7 +119,7 @@ class _Parts:
                 tuple(
                     [
                         Endpoint(e.address, e.port, everywhere or e.node == node.name, e.weight, e.origin)
-                        for e in sorted(endpoints, key=_place)
+                        for e in endpoints
                     ]
                 ),
                 affinity,
@@ -129,10 +129,6 @@ class _Parts:
             )
         )
         return full
-
-
-def _place(endpoint: EndpointFact) -> tuple[int, int]:
-    return int(endpoint.address), endpoint.port
 
 
 class _Usable:

@@ -45,6 +45,11 @@ class Hints(Model):
     for_zones: tuple[Named, ...] = ()
     for_nodes: tuple[Named, ...] = ()
 
+    @cached_property
+    def names(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the zones and of the nodes."""
+        return frozenset(z.name for z in self.for_zones), frozenset(n.name for n in self.for_nodes)
+
 
 class Conditions(Model):
     """Conditions of an endpoint with the API's defaults: unset means ready, serving as ready, not terminating."""

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from k8snetc.compiler.counting import occurrences
 from k8snetc.compiler.document import AtOnce, JsonValue, Shortcut
-from k8snetc.compiler.fields import parse_endpoint_address
+from k8snetc.compiler.fields import parse_endpoint_addresses
 from k8snetc.compiler.manifests_endpoints import Conditions, Endpoint, Hints
 from k8snetc.compiler.quick_slices_yaml import from_yaml
 
@@ -38,15 +38,6 @@ class _Hints(Struct, forbid_unknown_fields=True, gc=False, rename="camel"):
     for_nodes: list[_Named] | UnsetType = UNSET
 
 
-class _Reference(Struct, forbid_unknown_fields=True, gc=False, rename="camel"):
-    api_version: str | UnsetType = UNSET
-    kind: str | UnsetType = UNSET
-    name: str | UnsetType = UNSET
-    namespace: str | UnsetType = UNSET
-    resource_version: str | UnsetType = UNSET
-    uid: str | UnsetType = UNSET
-
-
 class _Endpoint(Struct, forbid_unknown_fields=True, gc=False, rename="camel"):
     addresses: list[str]
     conditions: _Conditions | UnsetType = UNSET
@@ -54,7 +45,7 @@ class _Endpoint(Struct, forbid_unknown_fields=True, gc=False, rename="camel"):
     node_name: str | UnsetType = UNSET
     zone: str | UnsetType = UNSET
     hints: _Hints | UnsetType = UNSET
-    target_ref: _Reference | UnsetType = UNSET
+    target_ref: dict[str, str] | UnsetType = UNSET  # means nothing here
 
 
 class _Slice(Struct, forbid_unknown_fields=True, gc=False, rename="camel"):
@@ -79,7 +70,7 @@ def from_json(text: bytes) -> Shortcut | None:
         one = _decode(text)
         if one.kind != "EndpointSlice" or one.address_type == "FQDN":
             return None
-        endpoints = tuple([_endpoint(e) for e in one.endpoints])
+        endpoints, colons = _endpoints(one.endpoints)
     except (msgspec.DecodeError, PydanticCustomError, RecursionError, ValueError):
         return None
     value: dict[str, JsonValue] = {
@@ -90,24 +81,40 @@ def from_json(text: bytes) -> Shortcut | None:
     }
     if one.ports is not UNSET:
         value["ports"] = cast(JsonValue, one.ports)
-    return Shortcut(value, {"endpoints": endpoints}, occurrences(_encode(one), b":"))
+    return Shortcut(value, {"endpoints": endpoints}, occurrences(_encode(value), b":") + 1 + colons)
 
 
-def _endpoint(one: _Endpoint) -> Endpoint:
-    (address,) = one.addresses  # more are allowed, but nobody writes them
-    return Endpoint(
-        (parse_endpoint_address(address),),
-        _conditions(one.conditions),
-        one.hostname or "",
-        one.node_name or "",
-        one.zone or "",
-        None if one.hints is UNSET else _hints(_names(one.hints.for_zones), _names(one.hints.for_nodes)),
-    )
+def _endpoints(given: list[_Endpoint]) -> tuple[tuple[Endpoint, ...], int]:
+    """The endpoints, and the colons in their text: one for each key, and those in addresses.
+
+    A name with a colon in it is a difference to the text, and so goes the other way, as a key that is there twice.
+    """
+    texts = [text for (text,) in [one.addresses for one in given]]  # more are allowed, but nobody writes them
+    colons = "".join(texts).count(":")
+    endpoints = []
+    for one, address in zip(given, parse_endpoint_addresses(texts), strict=True):
+        conditions, inner = _conditions(one.conditions)
+        colons += 1 + inner
+        hints = None
+        if one.hints is not UNSET:
+            hints, inner = _hints(_names(one.hints.for_zones), _names(one.hints.for_nodes))
+            colons += inner
+        if one.target_ref is not UNSET:
+            colons += 1 + len(one.target_ref)
+        colons += (one.hostname is not UNSET) + (one.node_name is not UNSET) + (one.zone is not UNSET)
+        endpoints.append(
+            Endpoint((address,), conditions, one.hostname or "", one.node_name or "", one.zone or "", hints)
+        )
+    return tuple(endpoints), colons
 
 
 @lru_cache(maxsize=64)
-def _conditions(given: _Conditions | UnsetType) -> Conditions:
-    return Conditions() if given is UNSET else Conditions.model_validate(msgspec.to_builtins(given))
+def _conditions(given: _Conditions | UnsetType) -> tuple[Conditions, int]:
+    """The conditions, and how many keys they are written with."""
+    if given is UNSET:
+        return Conditions(), 0
+    fields = msgspec.to_builtins(given)
+    return Conditions.model_validate(fields), 1 + len(fields)
 
 
 def _names(given: list[_Named] | UnsetType) -> tuple[str, ...] | None:
@@ -115,11 +122,11 @@ def _names(given: list[_Named] | UnsetType) -> tuple[str, ...] | None:
 
 
 @lru_cache(maxsize=1 << 10)
-def _hints(zones: tuple[str, ...] | None, nodes: tuple[str, ...] | None) -> Hints:
+def _hints(zones: tuple[str, ...] | None, nodes: tuple[str, ...] | None) -> tuple[Hints, int]:
+    """The hints, and how many keys they are written with."""
     given = {"forZones": zones, "forNodes": nodes}
-    return Hints.model_validate(
-        {key: [{"name": name} for name in names] for key, names in given.items() if names is not None}
-    )
+    fields = {key: [{"name": name} for name in names] for key, names in given.items() if names is not None}
+    return Hints.model_validate(fields), 1 + len(fields) + sum(map(len, fields.values()))
 
 
 AT_ONCE: Final = AtOnce("EndpointSlice", from_json, from_yaml)

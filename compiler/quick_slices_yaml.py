@@ -13,7 +13,7 @@ from typing import Final
 from pydantic_core import PydanticCustomError
 
 from k8snetc.compiler.document import Cut
-from k8snetc.compiler.fields import parse_endpoint_address
+from k8snetc.compiler.fields import parse_endpoint_addresses
 from k8snetc.compiler.manifests_endpoints import Conditions, Endpoint, Hints
 from k8snetc.compiler.read_yaml_fast import WORDS
 
@@ -43,22 +43,17 @@ def from_yaml(text: str) -> Cut | None:
     last = _END.search(text, begin - 1)
     end = last.start() + 1 if last else len(text)
     try:
-        endpoints = []
-        for whole, address, conditions, hints, hostname, node, zone in _ENDPOINT.findall(text, begin, end):
-            begin += len(whole)
-            endpoints.append(
-                Endpoint(
-                    (parse_endpoint_address(address),),
-                    _conditions(conditions),
-                    hostname,
-                    node,
-                    zone,
-                    _hints(hints) if hints else None,
-                )
+        found = _ENDPOINT.findall(text, begin, end)
+        addresses = parse_endpoint_addresses([one[1] for one in found])
+        endpoints = [
+            Endpoint(
+                (address,), _conditions(conditions), hostname, node, zone, _hints(hints) if hints else None
             )
+            for address, (_, _, conditions, hints, hostname, node, zone) in zip(addresses, found, strict=True)
+        ]
     except PydanticCustomError:
         return None
-    if begin != end or not endpoints:  # something was passed over
+    if begin + sum([len(one[0]) for one in found]) != end or not endpoints:  # something was passed over
         return None
     return Cut(f"{text[: text.find(_KEY)]}\n  endpoints: []\n{text[end:]}", {"endpoints": tuple(endpoints)})
 

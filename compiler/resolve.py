@@ -171,7 +171,7 @@ def _endpoints(manifests: Manifests) -> dict[PortKey, tuple[EndpointFact, ...]]:
         owner = legacy.metadata.namespace, legacy.metadata.name
         if owner not in sliced and HEADLESS not in labels and PROXY_NAME not in labels:
             _legacy(legacy, found)
-    return {key: tuple(places.values()) for key, places in found.items()}
+    return {key: tuple([places[place] for place in sorted(places)]) for key, places in found.items()}
 
 
 def _weighted(
@@ -192,31 +192,24 @@ def _slice(one: EndpointSlice, service: str, found: defaultdict[PortKey, dict[Pl
         if port.port is None:
             continue
         places = found[one.metadata.namespace, service, port.name, port.protocol, family]
-        for endpoint in one.endpoints:
-            _add(places, _endpoint(endpoint, port.port, one.origin))
+        _add(places, [_endpoint(endpoint, port.port, one.origin) for endpoint in one.endpoints])
 
 
 def _endpoint(endpoint: Endpoint, port: int, origin: Origin) -> EndpointFact:
     """A slice's endpoint; of its addresses, which are all the same pod, the first."""
-    hints = endpoint.hints
-    return EndpointFact(
-        endpoint.addresses[0],
-        port,
-        endpoint.node_name,
-        *endpoint.conditions.settled,
-        frozenset(z.name for z in hints.for_zones) if hints else NO_HINTS,
-        frozenset(n.name for n in hints.for_nodes) if hints else NO_HINTS,
-        1,
-        origin,
-    )
+    addresses, conditions, _, node, _, hints = endpoint
+    ready, serving, terminating = conditions.settled
+    zones, nodes = (NO_HINTS, NO_HINTS) if hints is None else hints.names
+    return EndpointFact(addresses[0], port, node, ready, serving, terminating, zones, nodes, 1, origin)
 
 
-def _add(places: dict[Place, EndpointFact], fact: EndpointFact) -> None:
+def _add(places: dict[Place, EndpointFact], facts: Iterable[EndpointFact]) -> None:
     """The same place in several slices counts once: the one that is ready, and of those the first."""
-    place = int(fact.address), fact.port
-    other = places.setdefault(place, fact)
-    if fact.ready and not other.ready:
-        places[place] = fact
+    for fact in facts:
+        place = int(fact.address), fact.port
+        other = places.setdefault(place, fact)
+        if other is not fact and fact.ready and not other.ready:
+            places[place] = fact
 
 
 def _legacy(endpoints: Endpoints, found: defaultdict[PortKey, dict[Place, EndpointFact]]) -> None:
@@ -231,4 +224,4 @@ def _legacy(endpoints: Endpoints, found: defaultdict[PortKey, dict[Place, Endpoi
                     fact = EndpointFact(
                         address.ip, port.port, address.node_name, ready, ready, origin=endpoints.origin
                     )
-                    _add(found[key], fact)
+                    _add(found[key], (fact,))

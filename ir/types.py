@@ -32,6 +32,10 @@ class Family(IntEnum):
         return 32 if self is Family.IPV4 else 128
 
 
+ADDRESS_TYPE: dict[Family, type[Address]] = {Family.IPV4: IPv4Address, Family.IPV6: IPv6Address}
+"""The type of a family's addresses."""
+
+
 class Protocol(StrEnum):
     """A transport protocol that a Service or NetworkPolicy can name (core/v1 Protocol)."""
 
@@ -215,7 +219,7 @@ class Balancer:
     def __post_init__(self) -> None:
         if not self.endpoints:
             raise ValueError(f"balancer {self.name} has no endpoints; the frontend should reject or drop")
-        if {e.address.version for e in self.endpoints} != {self.family.value}:
+        if {type(e.address) for e in self.endpoints} != {ADDRESS_TYPE[self.family]}:
             raise ValueError(f"balancer {self.name} is of IPv{self.family} but an endpoint is not")
         if len({(int(e.address), e.port) for e in self.endpoints}) != len(self.endpoints):
             raise ValueError(f"balancer {self.name} lists an endpoint twice")

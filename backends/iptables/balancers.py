@@ -8,19 +8,21 @@ A balancer's chain always ends in a translation: nothing returns from it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
+from itertools import accumulate
 from socket import inet_ntoa
 
 from k8snetc.backends.common.xtables import names, text, trie
 from k8snetc.backends.common.xtables.chains import Chains, Draft
 from k8snetc.backends.common.xtables.sets import Sets
-from k8snetc.ir.types import Affinity, Balancer, Endpoint, Origin
+from k8snetc.ir.types import Affinity, Balancer, Endpoint
 
 LINE = 16
 """Endpoints that are drawn in one line; more are drawn by a tree, whose depth is logarithmic."""
 _KEY_BITS = 32
 
-Choice = tuple[int, str, Origin | None]  # weight, end of the rule, origin
+Choice = tuple[int, str]  # weight, end of the rule
 
 
 class Balancers:
@@ -44,7 +46,7 @@ class Balancers:
         if balancer.affinity is None:
             # The protocol is matched with the port on the way here; DNAT to a port wants to see it in its rule.
             proto = f" -p {balancer.protocol.value}"
-            choices = [(e.weight, _translate(e), e.origin) for e in balancer.endpoints]
+            choices = [(e.weight, _translate(e)) for e in balancer.endpoints]
         else:
             proto = ""
             choices = []
@@ -52,8 +54,8 @@ class Balancers:
         if balancer.affinity is not None:
             for e in balancer.endpoints:
                 memory, chain = self._remembering(balancer, balancer.affinity, e)
-                draft.add(f" -m set --match-set {memory} src -g {chain}", e.origin)
-                choices.append((e.weight, f" -g {chain}", e.origin))
+                draft.add(f" -m set --match-set {memory} src -g {chain}")
+                choices.append((e.weight, f" -g {chain}"))
         name = names.hashed("B", balancer.name)
         if len(choices) <= LINE:
             _draw(draft, proto, choices)
@@ -66,8 +68,8 @@ class Balancers:
         identity = (affinity.key, balancer.protocol.value, text.destination(endpoint.address, endpoint.port))
         memory = self._sets.add_memory(balancer.family, *identity)
         draft = Draft()
-        draft.add(f" -j SET --add-set {memory} src --exist --timeout {affinity.timeout}", endpoint.origin)
-        draft.add(f" -p {balancer.protocol.value}{_translate(endpoint)}", endpoint.origin)
+        draft.add(f" -j SET --add-set {memory} src --exist --timeout {affinity.timeout}")
+        draft.add(f" -p {balancer.protocol.value}{_translate(endpoint)}")
         return memory, self._chains.put(names.hashed("E", *identity, str(affinity.timeout)), draft)
 
     def _draw_tree(self, draft: Draft, balancer: Balancer, proto: str, choices: Sequence[Choice]) -> None:
@@ -89,24 +91,29 @@ class Balancers:
             case trie.Leaf(entries=entries):
                 choices = [e.item for e in entries]
                 _draw(draft, proto, choices)
-                return sum(weight for weight, _, _ in choices)
+                return sum(weight for weight, _ in choices)
             case trie.Branch(children=children):
                 branches: list[Choice] = []
                 for child in children:
                     below = Draft()
                     weight = self._draw_node(below, balancer, proto, child)
                     name = names.hashed("B", balancer.name, str(child.value), str(child.length))
-                    branches.append((weight, f" -g {self._chains.put(name, below)}", balancer.origin))
+                    branches.append((weight, f" -g {self._chains.put(name, below)}"))
                 _draw(draft, "", branches)
-                return sum(weight for weight, _, _ in branches)
+                return sum(weight for weight, _ in branches)
 
 
 def _draw(draft: Draft, proto: str, choices: Sequence[Choice]) -> None:
     """Choose one, in proportion to the weights: each rule takes its share of what the ones before left."""
-    rest = sum(weight for weight, _, _ in choices)
-    for weight, end, origin in choices:
-        draft.rules.append((f"{proto}{text.probability(weight, rest)}{end}", "", origin))
-        rest -= weight
+    shares = _shares(tuple([weight for weight, _ in choices]))
+    draft.rules.extend([f"{proto}{share}{end}" for share, (_, end) in zip(shares, choices, strict=True)])
+
+
+@lru_cache(maxsize=4096)
+def _shares(weights: tuple[int, ...]) -> tuple[str, ...]:
+    """For each of the weights the match that takes its share of what those before it left."""
+    rests = accumulate(reversed(weights))
+    return tuple(map(text.probability, weights, reversed([*rests])))
 
 
 def _translate(endpoint: Endpoint) -> str:

@@ -5,11 +5,10 @@ from k8snetc.backends.common.xtables.model import (
     Chain,
     IpSet,
     Jump,
-    RuleLine,
     Ruleset,
     Sysctl,
     Table,
     Xtables,
 )
 
-__all__ = ["PREFIX", "Chain", "IpSet", "Jump", "RuleLine", "Ruleset", "Sysctl", "Table", "Xtables"]
+__all__ = ["PREFIX", "Chain", "IpSet", "Jump", "Ruleset", "Sysctl", "Table", "Xtables"]

@@ -125,12 +125,12 @@ class _Writer:
             case Plain(balancer, whom):
                 if state is None:
                     self._mark(draft, address, port, whom)
-                draft.add(f"{address}{port}{self._balancers.end(balancer)}", frontend.origin, note)
+                draft.add(f"{address}{port}{self._balancers.end(balancer)}", note)
             case Mixed() as mixed:
                 chain = self._mixed(frontend, mixed, marked=state not in {None, Masquerade.NOBODY})
-                draft.add(f"{address}{port} -g {chain}", frontend.origin, note)
+                draft.add(f"{address}{port} -g {chain}", note)
             case Refused():
-                draft.add(f"{address}{port} -j ACCEPT", frontend.origin, note)
+                draft.add(f"{address}{port} -j ACCEPT", note)
 
     def _mark(self, draft: Draft, address: str, port: str, whom: Masquerade) -> None:
         match whom:
@@ -170,12 +170,12 @@ class _Writer:
             for sender in self._senders.of(route.who):
                 before, after = sender.source + sender.interface, sender.match
                 if not isinstance(route.action, Balance):
-                    draft.add(f"{before}{after} -j ACCEPT", frontend.origin)
+                    draft.add(f"{before}{after} -j ACCEPT")
                     continue
                 if route.action.masquerade:
-                    draft.add(f"{before}{after}{SET_MARK}", frontend.origin)
+                    draft.add(f"{before}{after}{SET_MARK}")
                 end = self._balancers.end(route.action.balancer)
-                draft.add(f"{before}{proto}{after}{end}", frontend.origin)
+                draft.add(f"{before}{proto}{after}{end}")
         identity = (
             f"{r.who.value} {r.action.balancer} {r.action.masquerade}"
             if isinstance(r.action, Balance)
@@ -189,8 +189,8 @@ class _Writer:
     def _guard(self, draft: Draft, sources: AddressSet) -> None:
         member = membership(self._sets, self._family, sources.prefixes, "src", sources.origin)
         if member is None:
-            draft.add(" -j ACCEPT", sources.origin)
+            draft.add(" -j ACCEPT")
         else:
             where, match = member
             negated = f" !{where}" if where else match.replace(" -m set ", " -m set ! ", 1)
-            draft.add(f"{negated} -j ACCEPT", sources.origin)
+            draft.add(f"{negated} -j ACCEPT")

@@ -99,7 +99,7 @@ class _Writer:
         if guard is not None:
             kinds.add(Refusal.DROP)
         end = self._end(kinds.pop()) if len(kinds) == 1 else f" -g {self._parted(item, guard, refusing)}"
-        draft.add(f"{address}{port}{end}", item.origin, note)
+        draft.add(f"{address}{port}{end}", note)
 
     def _parted(
         self, frontend: Frontend, guard: str | None, refusing: Sequence[tuple[Route, Refusal]]
@@ -110,15 +110,15 @@ class _Writer:
             sources = self._named[guard]
             member = membership(self._sets, self._family, sources.prefixes, "src", sources.origin)
             if member is None:
-                draft.add(" -j DROP", sources.origin)
+                draft.add(" -j DROP")
             else:
                 where, match = member
                 negated = f" !{where}" if where else match.replace(" -m set ", " -m set ! ", 1)
-                draft.add(f"{negated} -j DROP", sources.origin)
+                draft.add(f"{negated} -j DROP")
         for route, refusal in refusing:
             for sender in self._senders.of(route.who):
                 rule = f"{sender.source}{sender.interface}{sender.match}{self._end(refusal)}"
-                draft.add(rule, frontend.origin)
+                draft.add(rule)
         return self._chains.put_content("Q", draft)
 
     def _end(self, refusal: Refusal) -> str:

@@ -7,6 +7,7 @@ part of what must be equal.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from k8snetc.ir.types import Affinity, Balance, Balancer, Endpoint, Frontend, Program, Route
@@ -18,7 +19,10 @@ def run(program: Program) -> Program:
     """The program with equal balancers merged."""
     kept: dict[Content, Balancer] = {}
     renamed: dict[str, str] = {}
-    for balancer in sorted(program.balancers, key=lambda b: b.name):
+    alike = Counter(
+        map(_ends, program.balancers)
+    )  # all endpoints are compared only where the first and last agree
+    for balancer in sorted((b for b in program.balancers if alike[_ends(b)] > 1), key=lambda b: b.name):
         content = (
             balancer.endpoints,
             balancer.protocol.value,
@@ -36,6 +40,11 @@ def run(program: Program) -> Program:
         balancers=tuple(b for b in program.balancers if b.name not in renamed),
         frontends=tuple(_frontend(f, renamed) for f in program.frontends),
     )
+
+
+def _ends(balancer: Balancer) -> tuple[int, int, int]:
+    first, last = balancer.endpoints[0], balancer.endpoints[-1]
+    return len(balancer.endpoints), int(first.address), int(last.address)
 
 
 def _frontend(frontend: Frontend, renamed: dict[str, str]) -> Frontend:

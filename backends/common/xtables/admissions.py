@@ -25,7 +25,7 @@ def _admissions(chains: Chains, draft: Draft, node: trie.Node[Admission], commen
             for _, _, admission in entries:
                 port = text.dport(admission.protocol, PortRange(admission.port, admission.port))
                 note = text.origin_comment("", admission.origin) if comments else ""
-                draft.add(f"{port} -j ACCEPT", admission.origin, note)
+                draft.add(f"{port} -j ACCEPT", note)
         case trie.Branch(children=children):
             for child in children:
                 below = Draft()

@@ -53,7 +53,8 @@ def table_text(family: Family, table: Table) -> str:
         f"*{table.name}",
     ]
     lines.extend(f":{c.name} - [0:0]" for c in table.chains)
-    lines.extend(r.text for c in table.chains for r in c.rules)
+    for chain in table.chains:
+        lines.extend(chain.lines)
     lines.append("COMMIT")
     return "\n".join(lines) + "\n"
 

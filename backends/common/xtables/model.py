@@ -3,8 +3,8 @@
 Knows: tables, chains, rules as canonical lines, jumps from built-in chains, IP sets.
 Must not know: what the rules are for, and the kernel.
 
-A rule is the very line that `iptables-save` prints for it, counters apart (the legacy and the nft variant
-of iptables 1.8.9 print the same line for everything we write), so that rules that did not change
+A rule is what `iptables-save` prints for it behind `-A CHAIN`, counters apart (the legacy and the nft variant
+of iptables 1.8.9 print the same for everything we write), so that rules that did not change
 compare as text. Likewise the elements of a set are those that `ipset save` prints.
 """
 
@@ -19,22 +19,19 @@ PREFIX = "K8SNETC-"
 
 
 @dataclass(frozen=True, slots=True)
-class RuleLine:
-    """One rule, whole, as iptables-save prints it: `-A K8SNETC-X ... -j TARGET`.
+class Chain:
+    """A chain of ours with its rules in order, each without its beginning `-A NAME`: ` -d 10.0.0.1/32 ... -j TARGET`.
 
-    `origin` is the manifest object that asked for it, for people; it does not take part in comparison.
+    A text and no more, for the sake of 100,000 endpoints; the manifest object behind a rule is in its comment.
     """
 
-    text: str
-    origin: Origin | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """A chain of ours with its rules in order."""
-
     name: str
-    rules: tuple[RuleLine, ...]
+    rules: tuple[str, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The rules, whole, as iptables-save prints them."""
+        return tuple([f"-A {self.name}{rule}" for rule in self.rules])
 
 
 @dataclass(frozen=True, slots=True)

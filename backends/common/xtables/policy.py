@@ -142,12 +142,11 @@ class _Policy:
         """The chain that returns what the enforcement lets pass and drops the rest."""
         side = _SIDE[enforcement.direction]
         kind = f"{_LETTER[enforcement.direction]}E"
-        origin = next(iter(enforcement.origins), None)
         after = Draft()
         if enforcement.isolated:
             for rule in enforcement.rules:
                 self._rule(after, rule, side, " -j RETURN")
-            after.add(" -j DROP", origin, self._comment(enforcement.origins))
+            after.add(" -j DROP", self._comment(enforcement.origins))
         else:
             for rule in enforcement.baseline:
                 self._rule(after, rule, side, " -j DROP" if rule.verdict is Verdict.DENY else " -j RETURN")
@@ -162,7 +161,7 @@ class _Policy:
         if passes:
             first.add(onward)
         else:
-            first.rules.extend(after.rules)
+            first.extend(after)
         return self._chains.put_content(kind, first)
 
     def _rule(self, draft: Draft, rule: Rule, side: str, end: str) -> None:
@@ -175,7 +174,7 @@ class _Policy:
             where, match = member
         note = self._comment((rule.origin,)) if rule.origin is not None else ""
         for ports in [""] if rule.protocol is None else text.dports(rule.protocol, rule.ports):
-            draft.add(f"{where}{ports}{match}{end}", rule.origin, note)
+            draft.add(f"{where}{ports}{match}{end}", note)
 
     def _comment(self, origins: Iterable[Origin | None]) -> str:
         """All objects that caused a rule, as far as there is room."""

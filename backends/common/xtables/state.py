@@ -169,10 +169,7 @@ def state_of(model: Xtables) -> State:
             hooks: dict[str, Rules] = {}
             for jump in table.jumps:
                 hooks[jump.chain] = (*hooks.get(jump.chain, ()), jump.text.removeprefix(f"-A {jump.chain} "))
-            chains = {}
-            for chain in table.chains:
-                start = len(f"-A {chain.name} ")
-                chains[chain.name] = tuple(r.text[start:] for r in chain.rules)
+            chains = {c.name: tuple([rule[1:] for rule in c.rules]) for c in table.chains}
             if chains or hooks:
                 tables[(ruleset.family, table.name)] = Table(chains, hooks)
     sets = {}
