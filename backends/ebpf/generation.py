@@ -142,8 +142,18 @@ def switch(entry: Entry) -> None:
         entry.switch(1 - slot)
 
 
+def _about(data: bytes) -> tuple[str, tuple[str, ...]]:
+    try:
+        return state.read_about(data)
+    except ValueError as error:
+        raise InstallError(
+            f"what is installed here is of another version of k8snetc ({error}), and this one does not know its entry "
+            "programs; remove it with that version first"
+        ) from error
+
+
 def read(entry: Entry) -> State | None:
-    """The generation in force, without its attachments; None if there is none."""
+    """The generation in force, without its attachments; None if there is none. InstallError: another version's."""
     tables: list[Content] = []
     constants, source = Constants(), ""
     profiles: tuple[str, ...] = ()
@@ -154,7 +164,7 @@ def read(entry: Entry) -> State | None:
             continue
         rows = tuple(table.rows())
         if table.name == _ABOUT:
-            source, profiles = state.read_about(rows[0][1])
+            source, profiles = _about(rows[0][1])
         elif table.name == _CONFIG:
             constants, _ = Constants.unpack(rows[0][1])
         elif "." not in table.name:

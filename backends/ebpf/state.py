@@ -18,7 +18,7 @@ from k8snetc.backends.ebpf.node import Device, Facts, Sites
 from k8snetc.ir.addresses import Members, prefix_of
 from k8snetc.ir.types import Family, FromInterface, Program
 
-FORMAT = 1
+FORMAT = 2
 
 CONFIG = Layout(
     (
@@ -104,10 +104,10 @@ def about(state: State) -> bytes:
 
 
 def read_about(data: bytes) -> tuple[str, tuple[str, ...]]:
-    """The source and the profiles that `about` wrote."""
+    """The source and the profiles that `about` wrote. Raises ValueError for what another version wrote."""
     told = json.loads(zlib.decompress(data))
     if told.get("format") != FORMAT:
-        raise ValueError(f"installed by another version of k8snetc (format {told.get('format')})")
+        raise ValueError(f"format {told.get('format')} is not {FORMAT}")
     return str(told["source"]), tuple(str(p) for p in told["profiles"])
 
 

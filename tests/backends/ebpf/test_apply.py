@@ -20,8 +20,8 @@ from tests.support.lab import TCP, UDP
 
 pytestmark = pytest.mark.kernel
 
-# How many applies in a row. Every run has some; 200, as for the other back ends, take minutes.
-APPLIES = int(os.environ.get("K8SNETC_EBPF_APPLIES", "25"))
+APPLIES = 200
+"""In a row, as for the other back ends."""
 
 
 def without_a_nodeport(program: Program) -> Program:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from k8snetc.backends.ebpf import build, capabilities
+from k8snetc.backends.ebpf import build, capabilities, state
 from k8snetc.backends.ebpf.capabilities import NEEDS, Kind
 from k8snetc.backends.ebpf.features import FamilyFeatures, Features
 from k8snetc.backends.ebpf.install import target
@@ -87,6 +87,24 @@ def test_the_verifier_refuses(cluster: Cluster) -> None:
     assert "invalid access to packet" in said or "invalid mem access" in said
     assert len(words) <= 12
     assert cluster.probe_all([probe])[0].answered
+
+
+def seen_by_another_version(options: InstallOptions) -> str:
+    """What is said of the installed program by a version that writes another format."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "FORMAT", state.FORMAT + 1)
+        with pytest.raises(InstallError) as caught:
+            target(options).observe()
+    return str(caught.value)
+
+
+@pytest.mark.kernel
+def test_another_versions_program_is_not_touched(cluster: Cluster) -> None:
+    options = InstallOptions(no_cgroup=True)
+    cluster.call("node/w1", support.install, support.services("w1"), options)
+    said = cluster.call("node/w1", seen_by_another_version, options)
+    assert said.startswith("what is installed here is of another version of k8snetc (format ")
+    assert said.endswith("remove it with that version first")
 
 
 @pytest.mark.kernel
