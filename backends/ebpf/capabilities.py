@@ -14,7 +14,7 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 
-from k8snetc.backends.ebpf import libbpf
+from k8snetc.backends.ebpf import bpf_maps, libbpf
 from k8snetc.backends.ebpf.features import Features
 from k8snetc.backends.target import InstallError
 
@@ -118,7 +118,7 @@ def _has(kind: Kind, number: int) -> bool:
 def permitted() -> None:
     """Raise `InstallError` with the reason if this process may not use BPF."""
     try:
-        libbpf.probe()
+        bpf_maps.probe()
     except libbpf.BpfError as error:
         if error.code not in (errno.EPERM, errno.EACCES):
             raise

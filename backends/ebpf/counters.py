@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from k8snetc.backends.ebpf import libbpf, tally
+from k8snetc.backends.ebpf import bpf_maps, bpf_programs, tally
 from k8snetc.backends.ebpf.numbers import numbers
 from k8snetc.backends.ebpf.pins import Entry
 from k8snetc.backends.ebpf.services import counted_as
@@ -113,12 +113,12 @@ def _sums(entry: Entry, name: str) -> Iterable[tuple[int, tuple[int, ...]]]:
 
 
 @contextmanager
-def _open(entry: Entry, name: str) -> Iterator[libbpf.Map | None]:
+def _open(entry: Entry, name: str) -> Iterator[bpf_maps.Map | None]:
     path = entry.folder / "shared" / name
     if not path.exists():
         yield None
         return
-    table = libbpf.map_of(libbpf.get(str(path)))
+    table = bpf_maps.map_of(bpf_programs.get(str(path)))
     try:
         yield table
     finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from k8snetc.backends.ebpf import libbpf
+from k8snetc.backends.ebpf import bpf_maps, bpf_programs
 from k8snetc.backends.ebpf.model import Layout, Type
 from k8snetc.backends.ebpf.pins import Entry
 from k8snetc.ir.types import Balance, Family, Program, Protocol
@@ -53,7 +53,7 @@ def cut(new: Program, entry: Entry) -> int:
         path = entry.folder / "shared" / f"connections{family.value}"
         if not path.exists():
             continue
-        table = libbpf.map_of(libbpf.get(str(path)))
+        table = bpf_maps.map_of(bpf_programs.get(str(path)))
         try:
             count += _cut(new, family, table)
         finally:
@@ -61,7 +61,7 @@ def cut(new: Program, entry: Entry) -> int:
     return count
 
 
-def _cut(new: Program, family: Family, table: libbpf.Map) -> int:
+def _cut(new: Program, family: Family, table: bpf_maps.Map) -> int:
     endpoints = {b.name: {(int(e.address), e.port) for e in b.endpoints} for b in new.balancers}
     served: dict[tuple[int, int], set[tuple[int, int]]] = {}
     for f in new.frontends:

@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Iterator
 
-from k8snetc.backends.ebpf import libbpf, state
+from k8snetc.backends.ebpf import bpf_maps, bpf_objects, bpf_programs, libbpf, state
 from k8snetc.backends.ebpf.build import build
 from k8snetc.backends.ebpf.pins import Entry
 from k8snetc.backends.ebpf.state import PACKETS, TC_HOOKS, Constants, Content, State
@@ -37,7 +37,7 @@ def install(wanted: State, entry: Entry) -> None:
     slot = 1 - entry.current()
     following = (number(entry, 1 - slot) or 0) + 1
     kept = _running_object(entry, wanted.source) or zlib.compress(build(wanted.source), 1)
-    loaded = libbpf.Object(zlib.decompress(kept), "k8snetc")
+    loaded = bpf_objects.Object(zlib.decompress(kept), "k8snetc")
     contents = {t.name: t for t in wanted.tables}
     reused: list[int] = []
     try:
@@ -46,7 +46,7 @@ def install(wanted: State, entry: Entry) -> None:
             if _SHARED.match(name):
                 pinned = entry.folder / "shared" / name
                 if pinned.exists():
-                    reused.append(libbpf.get(str(pinned)))
+                    reused.append(bpf_programs.get(str(pinned)))
                     loaded.reuse(name, reused[-1])
             elif name in contents:
                 loaded.size(name, max(1, len(contents[name].rows)))
@@ -65,21 +65,21 @@ def install(wanted: State, entry: Entry) -> None:
                     b"".join(v for _, v in content.rows),
                     len(content.rows),
                 )
-        held = set(libbpf.program_info(holder).maps)
+        held = set(bpf_programs.program_info(holder).maps)
         for name in loaded.map_names:
             if not _SHARED.match(name):
-                number_of = libbpf.map_id(loaded.map(name).fd)
+                number_of = bpf_maps.map_id(loaded.map(name).fd)
                 if number_of not in held:
-                    libbpf.bind(holder, loaded.map(name).fd)
+                    bpf_programs.bind(holder, loaded.map(name).fd)
         for name, data in ((_ABOUT, state.about(wanted)), (_OBJECT, kept)):
-            told = libbpf.blob(name, data)
-            libbpf.bind(holder, told.fd)
+            told = bpf_maps.blob(name, data)
+            bpf_programs.bind(holder, told.fd)
             told.close()
         shared = entry.folder / "shared"
         shared.mkdir(mode=0o700, exist_ok=True)
         for name in loaded.map_names:
             if _SHARED.match(name) and not (shared / name).exists():
-                libbpf.pin(loaded.map(name).fd, str(shared / name))
+                bpf_programs.pin(loaded.map(name).fd, str(shared / name))
         for hook in entry.hooks:
             name = PACKETS if hook in TC_HOOKS else hook
             entry.occupy(hook, slot, loaded.program(name) if name in loaded.programs else None)
@@ -101,15 +101,15 @@ def forget(entry: Entry) -> None:
         entry.occupy(hook, slot, None)
 
 
-def _tables(entry: Entry, slot: int) -> Iterator[libbpf.Map]:
+def _tables(entry: Entry, slot: int) -> Iterator[bpf_maps.Map]:
     """The tables of the generation in a place, opened one by one: each is closed when the next one is asked for."""
     program = entry.occupant(_HOLDER, slot) if entry.exists else None
     if program is None:
         return
-    fd = libbpf.program_by_id(program)
+    fd = bpf_programs.program_by_id(program)
     try:
-        for identifier in libbpf.program_info(fd).maps:
-            table = libbpf.map_by_id(identifier)
+        for identifier in bpf_programs.program_info(fd).maps:
+            table = bpf_maps.map_by_id(identifier)
             try:
                 yield table
             finally:

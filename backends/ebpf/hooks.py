@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from k8snetc.backends.ebpf import clsact, libbpf
+from k8snetc.backends.ebpf import bpf_programs, clsact, libbpf
 from k8snetc.backends.ebpf.pins import FOLDER, Entry, remove
 from k8snetc.backends.ebpf.state import INGRESS, TC_HOOKS, Attachment
 from k8snetc.backends.target import InstallError
@@ -26,9 +26,9 @@ def attached(folder: Path = FOLDER) -> Iterator[Attachment]:
     if links.is_dir():
         for path in sorted(links.iterdir()):
             hook, _, place = path.name.partition("@")
-            fd = libbpf.get(str(path))
+            fd = bpf_programs.get(str(path))
             try:
-                alive = libbpf.link_place(fd)
+                alive = bpf_programs.link_place(fd)
             finally:
                 os.close(fd)
             # A link whose interface or cgroup is gone stays pinned, attached to nothing.
@@ -47,9 +47,9 @@ def attach(attachment: Attachment, cgroup: str | None, folder: Path = FOLDER) ->
     program = entry.program(attachment.hook)
     try:
         if attachment.hook in TC_HOOKS:
-            kind = libbpf.TCX_INGRESS if attachment.hook in INGRESS else libbpf.TCX_EGRESS
+            kind = bpf_programs.TCX_INGRESS if attachment.hook in INGRESS else bpf_programs.TCX_EGRESS
             try:
-                link = libbpf.link(program, attachment.place, kind)
+                link = bpf_programs.link(program, attachment.place, kind)
             except libbpf.BpfError as error:
                 if error.code != errno.EINVAL:
                     raise InstallError(
@@ -61,13 +61,13 @@ def attach(attachment: Attachment, cgroup: str | None, folder: Path = FOLDER) ->
             assert cgroup is not None
             folder_fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                link = libbpf.link(program, folder_fd, libbpf.CGROUP_HOOKS[attachment.hook])
+                link = bpf_programs.link(program, folder_fd, bpf_programs.CGROUP_HOOKS[attachment.hook])
             except libbpf.BpfError as error:
                 raise InstallError(f"{attachment.hook} on cgroup {cgroup}: {error}") from error
             finally:
                 os.close(folder_fd)
         try:
-            libbpf.pin(link, str(path))
+            bpf_programs.pin(link, str(path))
         finally:
             os.close(link)
     finally:
@@ -103,9 +103,9 @@ def stale(folder: Path = FOLDER) -> Iterator[Path]:
     if not links.is_dir():
         return
     for path in sorted(links.iterdir()):
-        fd = libbpf.get(str(path))
+        fd = bpf_programs.get(str(path))
         try:
-            if libbpf.link_place(fd) != int(path.name.partition("@")[2]):
+            if bpf_programs.link_place(fd) != int(path.name.partition("@")[2]):
                 yield path
         finally:
             os.close(fd)

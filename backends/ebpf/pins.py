@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from k8snetc.backends.ebpf import libbpf
+from k8snetc.backends.ebpf import bpf_maps, bpf_objects, bpf_programs
 from k8snetc.backends.ebpf.build import entry
 from k8snetc.backends.target import InstallError
 
@@ -68,26 +68,26 @@ class Entry:
         staging = self.folder / f"new-{os.getpid()}"
         remove(staging)
         staging.mkdir(mode=0o700)
-        made = libbpf.Object(entry(), "k8snetc")
+        made = bpf_objects.Object(entry(), "k8snetc")
         try:
             made.load()
             for name in made.map_names:
                 if not name.endswith((".rodata", ".bss", ".data")):
-                    libbpf.pin(made.map(name).fd, str(staging / name))
+                    bpf_programs.pin(made.map(name).fd, str(staging / name))
             for name in made.programs:
-                libbpf.pin(made.program(name), str(staging / name))
+                bpf_programs.pin(made.program(name), str(staging / name))
             staging.rename(self.folder / "entry")
         finally:
             made.close()
             remove(staging)
 
-    def map(self, name: str) -> libbpf.Map:
+    def map(self, name: str) -> bpf_maps.Map:
         """One of its maps, opened."""
-        return libbpf.map_of(libbpf.get(str(self.folder / "entry" / name)))
+        return bpf_maps.map_of(bpf_programs.get(str(self.folder / "entry" / name)))
 
     def program(self, hook: str) -> int:
         """One of its programs, opened."""
-        return libbpf.get(str(self.folder / "entry" / hook))
+        return bpf_programs.get(str(self.folder / "entry" / hook))
 
     @property
     def hooks(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from k8snetc.backends.ebpf import counters, generation, hooks, libbpf, node, tally
+from k8snetc.backends.ebpf import bpf_maps, bpf_programs, counters, generation, hooks, node, tally
 from k8snetc.backends.ebpf.pins import Entry
 from k8snetc.backends.ebpf.state import TC_HOOKS
 from k8snetc.backends.target import Cell, Section
@@ -32,19 +32,19 @@ def report(entry: Entry, program: Program) -> tuple[Section, ...]:
     )
 
 
-def _programs(entry: Entry) -> Iterator[tuple[str, libbpf.ProgramInfo]]:
+def _programs(entry: Entry) -> Iterator[tuple[str, bpf_programs.ProgramInfo]]:
     current = entry.current()
     for hook in entry.hooks:
         number = entry.occupant(hook, current)
         if number is not None:
-            fd = libbpf.program_by_id(number)
+            fd = bpf_programs.program_by_id(number)
             try:
-                yield hook, libbpf.program_info(fd)
+                yield hook, bpf_programs.program_info(fd)
             finally:
                 os.close(fd)
 
 
-def _program_rows(running: dict[str, libbpf.ProgramInfo]) -> Iterator[tuple[Cell, ...]]:
+def _program_rows(running: dict[str, bpf_programs.ProgramInfo]) -> Iterator[tuple[Cell, ...]]:
     for hook, info in running.items():
         yield hook, info.id, info.size // _INSTRUCTION
 
@@ -70,15 +70,15 @@ def _cgroup(number: int) -> str:
     return f"cgroup {number}"
 
 
-def _tables(entry: Entry, running: dict[str, libbpf.ProgramInfo]) -> Iterator[tuple[Cell, ...]]:
+def _tables(entry: Entry, running: dict[str, bpf_programs.ProgramInfo]) -> Iterator[tuple[Cell, ...]]:
     numbers = {n for info in running.values() for n in info.maps}
     found: dict[str, tuple[Cell, ...]] = {}
     for number in numbers:
-        table = libbpf.map_by_id(number)
+        table = bpf_maps.map_by_id(number)
         try:
             if "." in table.name or table.name in generation.TOLD:
                 continue
-            kind = libbpf.MAP_KINDS.get(table.kind, str(table.kind))
+            kind = bpf_maps.MAP_KINDS.get(table.kind, str(table.kind))
             used = tally.used(table)
             found[table.name] = (table.name, kind, used, table.capacity)
         finally:

@@ -10,7 +10,8 @@ import errno
 import struct
 from collections.abc import Iterator
 
-from k8snetc.backends.ebpf.libbpf import Map, check, library
+from k8snetc.backends.ebpf.bpf_maps import Map
+from k8snetc.backends.ebpf.libbpf import check, library
 
 _PER_CPU_HASH, _PER_CPU_ARRAY = 5, 6
 _COUNTABLE = (1, _PER_CPU_HASH, 9, 11)  # hashes and tries: their elements come and go

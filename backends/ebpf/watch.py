@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from k8snetc.backends.ebpf import counters, libbpf
+from k8snetc.backends.ebpf import bpf_maps, bpf_programs, counters, libbpf
 from k8snetc.backends.ebpf.numbers import numbers
 from k8snetc.backends.ebpf.pins import FOLDER, Entry
 from k8snetc.backends.target import InstallError
@@ -57,8 +57,8 @@ class Watch:
         except BlockingIOError:
             os.close(self._lock)
             raise InstallError("another monitor watches this node already; end it first") from None
-        self._watching = libbpf.map_of(libbpf.get(str(shared / "watching")))
-        ring = libbpf.get(str(shared / "denials"))
+        self._watching = bpf_maps.map_of(bpf_programs.get(str(shared / "watching")))
+        ring = bpf_programs.get(str(shared / "denials"))
         self._start = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         self._ring = libbpf.library().ring_buffer__new(ring, self._sample, None, None)
         os.close(ring)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from k8snetc.backends.ebpf import counters, emit, generation, libbpf, pins
+from k8snetc.backends.ebpf import bpf_objects, counters, emit, generation, pins
 from k8snetc.backends.ebpf.lower import lower
 from k8snetc.backends.ebpf.watch import Watch
 from k8snetc.backends.target import InstallOptions
@@ -56,7 +56,7 @@ def prepare_on_host() -> None:
 
 @pytest.mark.parametrize("name", [*CASES, *EXAMPLES])
 def test_the_verifier_takes_it(name: str) -> None:
-    made = libbpf.Object(objects.compiled(dict(sources())[name]), "k8snetc")
+    made = bpf_objects.Object(objects.compiled(dict(sources())[name]), "k8snetc")
     try:
         for table in made.map_names:
             if table.startswith(("connections", "sockets", "datagrams", "affinity", "fragments")):

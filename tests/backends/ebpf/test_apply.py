@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from k8snetc.backends.ebpf import generation, libbpf, pins
+from k8snetc.backends.ebpf import bpf_objects, generation, libbpf, pins
 from k8snetc.backends.ebpf.build import BuildError
 from k8snetc.backends.ebpf.install import target
 from k8snetc.backends.target import InstallError, InstallOptions
@@ -199,15 +199,15 @@ def test_clang_is_not_asked_again_for_the_same_c(cluster: Cluster) -> None:
 
 def full_table(program: Program, options: InstallOptions) -> tuple[str, bool]:
     """What an apply says whose tables are smaller than their content, and whether the node is as it was."""
-    real = libbpf.Object.size
+    real = bpf_objects.Object.size
 
-    def halved(self: libbpf.Object, name: str, entries: int) -> None:
+    def halved(self: bpf_objects.Object, name: str, entries: int) -> None:
         real(self, name, max(1, entries // 2) if name.startswith("targets") else entries)
 
     one = target(options)
     before = one.observe()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(libbpf.Object, "size", halved)
+        patch.setattr(bpf_objects.Object, "size", halved)
         try:
             for step in one.steps(before, one.desired(program)):
                 step.run()

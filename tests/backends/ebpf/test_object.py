@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from k8snetc.backends.ebpf import build, emit, libbpf, state
+from k8snetc.backends.ebpf import bpf_objects, build, emit, state
 from k8snetc.backends.ebpf.lower import lower
 from k8snetc.ir.parse import parse
 from tests.backends.ebpf.test_emit import CASES
@@ -109,7 +109,7 @@ def test_golden_instruction_counts() -> None:
 
 
 def _instructions(source: str) -> dict[str, int]:
-    made = libbpf.Object(build.build(source), "k8snetc")
+    made = bpf_objects.Object(build.build(source), "k8snetc")
     try:
         for name in made.map_names:
             if name.startswith("connections"):

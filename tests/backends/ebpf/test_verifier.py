@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from k8snetc.backends.ebpf import build, emit, libbpf, state
+from k8snetc.backends.ebpf import bpf_objects, build, emit, state
 from k8snetc.backends.ebpf.lower import lower
 from k8snetc.ir.parse import parse
 from k8snetc.ir.types import Family, Program
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.kernel
 
 def load(program: Program) -> dict[str, int]:
     """The length of each loaded program, in instructions."""
-    made = libbpf.Object(build.build(emit.program(lower(program)), "-Werror"), "k8snetc")
+    made = bpf_objects.Object(build.build(emit.program(lower(program)), "-Werror"), "k8snetc")
     try:
         for name in made.map_names:
             if name.startswith("connections"):

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
-from k8snetc.backends.ebpf import build, generation, libbpf, node, state
+from k8snetc.backends.ebpf import bpf_objects, bpf_programs, build, generation, node, state
 from k8snetc.backends.ebpf.lower import lower
 from k8snetc.ir.types import Program
 
@@ -25,7 +25,7 @@ class Programs:
         facts = node.Facts((LOOPBACK, UPLINK, POD), (), program.node.addresses, 1, (32768, 60999))
         wanted = state.state_of(lower(program), program, facts, node.Sites((UPLINK,), (POD,), None))
         contents = {t.name: t for t in wanted.tables}
-        self._object = libbpf.Object(build.build(wanted.source), "k8snetc")
+        self._object = bpf_objects.Object(build.build(wanted.source), "k8snetc")
         constants = wanted.constants
         if ports is not None:
             constants = constants._replace(masquerade_first=ports[0], masquerade_last=ports[1])
@@ -55,7 +55,7 @@ class Programs:
         context = bytearray(192)
         struct.pack_into("=I", context, 9 * 4, arrived)
         struct.pack_into("=I", context, 12 * 4, state.TC_HOOKS.index(hook))
-        return libbpf.run(self._object.program(state.PACKETS), frame, bytes(context))
+        return bpf_programs.run(self._object.program(state.PACKETS), frame, bytes(context))
 
     def send(self, hook: str, packet: bytes, *, arrived: int = 1) -> tuple[int, bytes]:
         """The same for an IP packet."""
