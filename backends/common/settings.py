@@ -26,10 +26,13 @@ def setting_steps(live: Mapping[str, str], goal: Mapping[str, str]) -> tuple[lis
             raise InstallError(f"this kernel has no setting {name}, which the program needs")
         if now != value:
             opens = not (now.isdigit() and value.isdigit() and int(value) < int(now))
-            (opening if opens else closing).append(
-                Step(f"setting {name}: {now} -> {value}", _write(name, value), 1)
-            )
+            (opening if opens else closing).append(setting_step(name, now, value))
     return opening, closing
+
+
+def setting_step(name: str, now: str, value: str) -> Step:
+    """The step that sets one, from what it is now (for its title)."""
+    return Step(f"setting {name}: {now} -> {value}", _write(name, value), 1)
 
 
 def _write(name: str, value: str) -> Callable[[], None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.common import conntrack
 from k8snetc.backends.common.bridges import unjudged_bridges
 from k8snetc.backends.common.run import CommandError, run
+from k8snetc.backends.common.settings import read_settings, setting_step
 from k8snetc.backends.common.xtables.canonical import aligned
 from k8snetc.backends.common.xtables.foreign import warnings
 from k8snetc.backends.common.xtables.kernel import Tools
@@ -90,7 +91,7 @@ class IpvsTarget:
             connections = parse_connections(TABLE.read_text("ascii")) if " -w 0\n" in text else {}
             seen = parse_services(text, connections)
         names = [s.name for s in (*SYSCTLS, *ANSWERS, *STRICT_ARP)]
-        there = {n: p.read_text("ascii").strip() for n in names if (p := _setting(n)).exists()}
+        there = read_settings(names)
         values = {n: there.get(n, KERNEL_DEFAULTS.get(n, "")) for n in names}
         return replace(seen, addresses=_addresses(), sysctls=values, xtables=self._tools.observe())
 
@@ -228,21 +229,7 @@ def _settings(live: State, goal: State) -> Iterable[Step]:
     for name, value in sorted(goal.sysctls.items()):
         now = live.sysctls.get(name, "")
         if now != value:
-            yield Step(f"setting {name}: {now} -> {value}", _write(name, value), 1)
-
-
-def _setting(name: str) -> Path:
-    return Path("/proc/sys", name.replace(".", "/"))
-
-
-def _write(name: str, value: str) -> Callable[[], None]:
-    def write() -> None:
-        try:
-            _setting(name).write_text(value, "ascii")
-        except OSError as e:
-            raise InstallError(f"the setting {name} can't be set to {value}: {e.strerror}") from e
-
-    return write
+            yield setting_step(name, now, value)
 
 
 def target(options: InstallOptions) -> IpvsTarget:
