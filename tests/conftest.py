@@ -1,9 +1,9 @@
 """What all tests share: their order, and what the machine must have for the marked ones.
 
 Knows the markers `kernel`, `vm` and `slow` (pyproject.toml). Fast tests run first, then those on the kernel; of these,
-what holds a worker longest is begun first, so that all workers end at about the same time. The tests of the shared
-virtual machine are one group for one worker and are handed out first, because they take longest; those that boot
-machines of their own are another group, and come with the slow ones.
+what holds a worker longest is begun first, so that all workers end at about the same time. The tests of a virtual
+machine are one group for one worker and are handed out first, because they take longest; those that boot machines of
+their own are another group, and come with the slow ones.
 """
 
 import os
@@ -58,6 +58,15 @@ def _rank(item: pytest.Item) -> float:
     return 2 if item.get_closest_marker("slow") else 1
 
 
+def _machine(item: pytest.Item) -> str:
+    """The group of a test in a virtual machine: of its guest, or of those that boot machines of their own."""
+    if not item.get_closest_marker("vm"):
+        return ""
+    if not vm.runs_in_guest(item):
+        return "vm-machines"  # these don't have to wait for the shared one
+    return f"vm-{vm.machine_of(item)}".rstrip("-")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests, and keep those of one virtual machine on one worker."""
@@ -66,9 +75,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.own_markers = [
                 m for m in item.own_markers if m.name != "xdist_group"
             ]  # xdist would join them
-            # Those that boot machines of their own don't have to wait for the shared one.
-            item.add_marker(pytest.mark.xdist_group("vm" if vm.runs_in_guest(item) else "vm-machines"))
-    items.sort(key=_rank)
+            item.add_marker(pytest.mark.xdist_group(_machine(item)))
+    items.sort(key=lambda item: (_rank(item), _machine(item)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

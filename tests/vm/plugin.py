@@ -1,8 +1,9 @@
 """pytest on the host: a test that is marked `vm` runs in the guest, and its result is reported as any other's.
 
 Knows pytest's hooks and `Vm`. One machine is booted when the first such test is reached and serves all of them. Tests
-are collected on both sides, so `-k`, `-x`, `--lf` and the summary work as always. A test that boots machines of its
-own is marked `vm(inside=False)` and runs on the host.
+are collected on both sides, so `-k`, `-x`, `--lf` and the summary work as always. Tests that name a machine,
+`vm(machine="x")`, have it to themselves, beside the one of the others. A test that boots machines of its own is marked
+`vm(inside=False)` and runs on the host.
 
 When the guest dies or hangs, the test that ran is reported as failed with the end of the guest's console. The next test
 gets a fresh machine; after `MAX_DEATHS` all the others fail with the reason.
@@ -46,6 +47,17 @@ def runs_in_guest(item: pytest.Item) -> bool:
     return marker is not None and bool(marker.kwargs.get("inside", True))
 
 
+def machine_of(item: pytest.Item) -> str:
+    """The name of the machine whose guest an item is handed to: those of one name share it."""
+    marker = item.get_closest_marker("vm")
+    assert marker is not None
+    return str(marker.kwargs.get("machine", ""))
+
+
+def _share(item: pytest.Item, other: pytest.Item | None) -> bool:
+    return other is not None and runs_in_guest(other) and machine_of(other) == machine_of(item)
+
+
 class VmPlugin:
     """Registered on the host by `tests/conftest.py`."""
 
@@ -73,7 +85,7 @@ class VmPlugin:
         for report in self._run(item, nextitem):
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        if nextitem is None or not runs_in_guest(nextitem):
+        if not _share(item, nextitem):
             self._close()
         return True
 
@@ -97,7 +109,7 @@ class VmPlugin:
                 yield _failure(item, f"the guest's pytest did not collect this test\n{self._errors[-4000:]}")
                 return
             before = len(self._vm.console())
-            following = _guest_id(nextitem) if nextitem is not None and runs_in_guest(nextitem) else None
+            following = _guest_id(nextitem) if nextitem is not None and _share(item, nextitem) else None
             self._worker.write(json.dumps({"run": name, "next": following}).encode() + b"\n")
             for message in self._messages(_limit(item)):
                 if "done" in message:
@@ -120,7 +132,7 @@ class VmPlugin:
         """Make sure that a guest runs which has collected the session's tests."""
         if self._vm is not None:
             return
-        mine = [i for i in item.session.items if runs_in_guest(i)]
+        mine = [i for i in item.session.items if _share(item, i)]
         for module in {i.path: i.getparent(pytest.Module) for i in mine}.values():
             # What a module would rather do here than under emulation.
             prepare = getattr(module.obj, "prepare_on_host", None) if module is not None else None

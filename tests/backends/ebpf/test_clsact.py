@@ -34,7 +34,7 @@ def _no_tcx(monkeypatch: pytest.MonkeyPatch) -> None:
             raise libbpf.BpfError("attaching a program", errno.EINVAL)
         return real(program, place, hook)
 
-    monkeypatch.setattr(libbpf, "link", link)
+    monkeypatch.setattr(bpf_programs, "link", link)
 
 
 def disciplines(cluster: Cluster) -> set[str]:

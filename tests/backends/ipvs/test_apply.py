@@ -39,7 +39,7 @@ from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Probe
 from tests.support.repository import ROOT
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.vm(machine="ipvs")
 
 VIP = ip_address("10.96.0.1")
 UDP_VIP = ip_address("10.96.0.2")

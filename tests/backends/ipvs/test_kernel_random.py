@@ -14,7 +14,7 @@ from tests.semantics.dataplanes import Dataplane, install
 from tests.support.flows import disagreements
 from tests.support.programs import Generator, flows
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.vm(machine="ipvs")
 
 LEGACY = Dataplane("ipvs-legacy", "ipvs")
 
