@@ -7,8 +7,8 @@ a pod's process in the node's cgroup, direct and through a service in turn, so t
 with 10 services and with all. Outside: a client connects to a NodePort whose endpoint is on the other node (translated
 and masqueraded on the way), and streams to one; a node with iptables and a node with eBPF take turns, short ones, so
 that what else the machine does meets both. All ends of a connection run on one processor: what is compared is then the
-work, and not how long another processor takes to wake up. Sustained: that client's connections one after the other, each reset, more
-than there are ports to masquerade with.
+work, and not how long another processor takes to wake up. Sustained: that client's connections one after the other,
+each reset, more than there are ports to masquerade with.
 """
 
 from __future__ import annotations
