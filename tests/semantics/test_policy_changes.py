@@ -91,7 +91,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dataplane", PLANES)
+@pytest.mark.parametrize("dataplane", [*PLANES, dataplanes.IN_VM])
 def test_a_server_that_speaks_alone_is_cut(policy_lab: Cluster, dataplane: dataplanes.Dataplane) -> None:
     """Its next packet must not begin a connection the other way round, which the policy would allow.
 

@@ -74,7 +74,7 @@ def counted(capture: Capture) -> Counter[bytes]:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(
-    "dataplane", [p for p in PLANES if p.id != "ebpf-sockets"]
+    "dataplane", [*(p for p in PLANES if p.id != "ebpf-sockets"), dataplanes.IN_VM]
 )  # it judges like ebpf-packets
 def test_what_both_programs_deny_never_passes(policy_lab: Cluster, dataplane: dataplanes.Dataplane) -> None:
     lab, both = policy_lab, [programs(0), programs(1)]
