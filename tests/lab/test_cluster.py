@@ -368,9 +368,9 @@ def test_a_lab_killed_with_its_agents_is_removed_by_the_next(capfd: pytest.Captu
             os.kill(pid, signal.SIGKILL)
         child.kill()
         child.wait(20)
-    assert _left(name)
-    assert set(_left(name)) <= set(clean_leftovers())
-    assert _left(name) == []
+    # A lab of a test beside this one may be the next, and be at it still.
+    clean_leftovers()
+    _wait_gone(name)
 
 
 def test_no_lab_without_nodes_is_needed() -> None:
