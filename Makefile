@@ -49,7 +49,7 @@ kernel: setup ## Run the tests on this machine's kernel (needs root)
 	@$(pytest) -n $(WORKERS) $(parallel) -m 'kernel and not vm' $(ARGS)
 
 .PHONY: vm
-vm: setup ## Run the tests in the small virtual machine, some twelve minutes
+vm: setup ## Run the tests in the small virtual machine (some minutes)
 	@$(pytest) -n $(WORKERS) $(parallel) -m vm $(ARGS)
 
 .PHONY: vm-shell

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from k8snetc.backends.ebpf.libbpf import check, library
+from k8snetc.backends.ebpf.libbpf import check, describe, library
 
 _BATCH = 4096  # elements that are read at once
 # `enum bpf_map_type`
@@ -137,18 +137,19 @@ class Map:
 
 def map_of(fd: int) -> Map:
     """What is behind a descriptor."""
-    info = _MapInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    check(library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a map")
+    info = _info(fd)
     return Map(fd, info.name.decode(), info.type, info.key_size, info.value_size, info.max_entries)
 
 
 def map_id(fd: int) -> int:
     """The number of a map."""
+    return int(_info(fd).id)
+
+
+def _info(fd: int) -> _MapInfo:
     info = _MapInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    check(library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a map")
-    return int(info.id)
+    describe(fd, info, "a map")
+    return info
 
 
 def map_by_id(number: int) -> Map:

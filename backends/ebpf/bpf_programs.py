@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
-from k8snetc.backends.ebpf.libbpf import check, library
+from k8snetc.backends.ebpf.libbpf import check, describe, library
 
 # `enum bpf_attach_type` of linux/bpf.h
 TCX_INGRESS, TCX_EGRESS = 46, 47
@@ -57,10 +57,7 @@ def program_info(fd: int) -> ProgramInfo:
     info = _ProgramInfo()
     info.nr_map_ids = 64
     info.map_ids = ctypes.addressof(numbers)
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    check(
-        library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a program"
-    )
+    describe(fd, info, "a program")
     return ProgramInfo(info.id, info.name.decode(), tuple(numbers[: info.nr_map_ids]), info.xlated_prog_len)
 
 
@@ -149,6 +146,5 @@ _LINK_CGROUP = 3  # BPF_LINK_TYPE_CGROUP
 def link_place(fd: int) -> int:
     """The interface's index or the cgroup's number that a link is attached to; 0 if that is gone."""
     info = _LinkInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    check(library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a link")
+    describe(fd, info, "a link")
     return int(info.place) if info.type == _LINK_CGROUP else int(info.place) & 0xFFFFFFFF

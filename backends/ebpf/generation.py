@@ -36,8 +36,9 @@ def install(wanted: State, entry: Entry) -> None:
     """Load `wanted` as the next generation beside the one in force. A failure leaves that one as it is."""
     slot = 1 - entry.current()
     following = (number(entry, 1 - slot) or 0) + 1
-    kept = _running_object(entry, wanted.source) or zlib.compress(build(wanted.source), 1)
-    loaded = bpf_objects.Object(zlib.decompress(kept), "k8snetc")
+    kept = _running_object(entry, wanted.source)
+    elf = build(wanted.source) if kept is None else zlib.decompress(kept)
+    loaded = bpf_objects.Object(elf, "k8snetc")
     contents = {t.name: t for t in wanted.tables}
     reused: list[int] = []
     try:
@@ -71,7 +72,7 @@ def install(wanted: State, entry: Entry) -> None:
                 number_of = bpf_maps.map_id(loaded.map(name).fd)
                 if number_of not in held:
                     bpf_programs.bind(holder, loaded.map(name).fd)
-        for name, data in ((_ABOUT, state.about(wanted)), (_OBJECT, kept)):
+        for name, data in ((_ABOUT, state.about(wanted)), (_OBJECT, kept or zlib.compress(elf, 1))):
             told = bpf_maps.blob(name, data)
             bpf_programs.bind(holder, told.fd)
             told.close()
@@ -103,7 +104,7 @@ def forget(entry: Entry) -> None:
 
 def _tables(entry: Entry, slot: int) -> Iterator[bpf_maps.Map]:
     """The tables of the generation in a place, opened one by one: each is closed when the next one is asked for."""
-    program = entry.occupant(_HOLDER, slot) if entry.exists else None
+    program = entry.occupant(_HOLDER, slot)
     if program is None:
         return
     fd = bpf_programs.program_by_id(program)
@@ -121,7 +122,7 @@ def _tables(entry: Entry, slot: int) -> Iterator[bpf_maps.Map]:
 def _running_object(entry: Entry, source: str) -> bytes | None:
     """The object of the generation in force, compressed, if that was made from this C: then clang is not needed."""
     found = {t.name: t.get(bytes(4)) or b"" for t in _tables(entry, entry.current()) if t.name in TOLD}
-    if _ABOUT not in found or _OBJECT not in found or state.read_about(found[_ABOUT])[0] != source:
+    if _ABOUT not in found or _OBJECT not in found or _about(found[_ABOUT])[0] != source:
         return None
     return found[_OBJECT]
 
@@ -154,11 +155,13 @@ def _about(data: bytes) -> tuple[str, tuple[str, ...]]:
 
 def read(entry: Entry) -> State | None:
     """The generation in force, without its attachments; None if there is none. InstallError: another version's."""
+    if not entry.exists:
+        return None
     tables: list[Content] = []
     constants, source = Constants(), ""
     profiles: tuple[str, ...] = ()
     anything = False
-    for table in _tables(entry, entry.current()) if entry.exists else ():
+    for table in _tables(entry, entry.current()):
         anything = True
         if _SHARED.match(table.name) or table.name == _OBJECT:
             continue

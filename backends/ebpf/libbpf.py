@@ -99,6 +99,14 @@ def library() -> ctypes.CDLL:
     return handle
 
 
+def describe(fd: int, info: ctypes.Structure, what: str) -> None:
+    """Have the kernel fill in what it says of an object: a `struct bpf_..._info` of linux/bpf.h, or its beginning."""
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    check(
+        library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), f"asking about {what}"
+    )
+
+
 def check(result: int, what: str) -> int:
     """The result of a call, or BpfError when it says that it failed."""
     if result < 0:

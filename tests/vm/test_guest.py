@@ -1,6 +1,5 @@
 """The guest is the machine that other tests count on: Debian's kernel, its modules, devices, sockets and BPF."""
 
-import ctypes
 import json
 import os
 import socket
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from k8snetc.backends.ebpf import bpf_objects, bpf_programs
 from tests.vm.plugin import in_guest
 
 pytestmark = pytest.mark.vm
@@ -101,8 +101,6 @@ def test_btf_of_kernel_and_modules() -> None:
 
 
 def test_bpf_program_runs_through_the_libbpf_in_bcc(tmp_path: Path) -> None:
-    from bcc import lib
-
     source = tmp_path / "answer.bpf.c"
     source.write_text(
         "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
@@ -116,52 +114,10 @@ def test_bpf_program_runs_through_the_libbpf_in_bcc(tmp_path: Path) -> None:
         check=True, timeout=120,
     )  # fmt: skip
 
-    image = compiled.read_bytes()
-    lib.bpf_object__open_mem.restype = ctypes.c_void_p
-    lib.bpf_object__open_mem.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p]
-    lib.bpf_object__load.argtypes = [ctypes.c_void_p]
-    lib.bpf_object__find_program_by_name.restype = ctypes.c_void_p
-    lib.bpf_object__find_program_by_name.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    lib.bpf_program__fd.argtypes = [ctypes.c_void_p]
-    lib.bpf_object__close.argtypes = [ctypes.c_void_p]
-
-    class RunOptions(ctypes.Structure):
-        """The beginning of struct bpf_test_run_opts (libbpf 1.1, bpf.h)."""
-
-        _fields_ = (
-            ("sz", ctypes.c_size_t),
-            ("data_in", ctypes.c_void_p),
-            ("data_out", ctypes.c_void_p),
-            ("data_size_in", ctypes.c_uint32),
-            ("data_size_out", ctypes.c_uint32),
-            ("ctx_in", ctypes.c_void_p),
-            ("ctx_out", ctypes.c_void_p),
-            ("ctx_size_in", ctypes.c_uint32),
-            ("ctx_size_out", ctypes.c_uint32),
-            ("retval", ctypes.c_uint32),
-            ("repeat", ctypes.c_int),
-            ("duration", ctypes.c_uint32),
-            ("flags", ctypes.c_uint32),
-            ("cpu", ctypes.c_uint32),
-            ("batch_size", ctypes.c_uint32),
-        )
-
-    loaded = lib.bpf_object__open_mem(image, len(image), None)
-    assert loaded
+    loaded = bpf_objects.Object(compiled.read_bytes(), "answer")
     try:
-        assert lib.bpf_object__load(loaded) == 0
-        program = lib.bpf_program__fd(lib.bpf_object__find_program_by_name(loaded, b"answer"))
-        answers = []
-        for length in (60, 61):
-            packet = ctypes.create_string_buffer(length)
-            options = RunOptions(
-                sz=ctypes.sizeof(RunOptions),
-                data_in=ctypes.addressof(packet),
-                data_size_in=length,
-                repeat=1,
-            )
-            assert lib.bpf_prog_test_run_opts(program, ctypes.byref(options)) == 0
-            answers.append(options.retval)
-        assert answers == [42, 7]
+        loaded.load()
+        answers = [bpf_programs.run(loaded.program("answer"), bytes(length))[0] for length in (60, 61)]
     finally:
-        lib.bpf_object__close(loaded)
+        loaded.close()
+    assert answers == [42, 7]

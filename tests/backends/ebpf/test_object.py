@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.backends.ebpf.test_emit import CASES
 from tests.backends.ebpf.test_emit import HERE as GOLDEN
 from tests.support import golden
 from tests.support.repository import ROOT
+from tests.support.unprivileged import unprivileged
 
 HERE = Path(__file__).parent
 MANIFESTS = str(ROOT / "examples/dual-stack/manifests")
@@ -24,16 +27,11 @@ MANIFESTS = str(ROOT / "examples/dual-stack/manifests")
 needs_clang = pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")
 
 
-WITHOUT_CAPABILITIES = ("setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--")
-"""Root is a user as any other then. Not another user: root's checkout may be closed to others."""
-
-
-def k8snetc(
-    *words: str, prefix: tuple[str, ...] = (), **environment: str
-) -> subprocess.CompletedProcess[str]:
+def k8snetc(*words: str, privileged: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     code = "from k8snetc.compiler.entry import main; main()"
+    command = [sys.executable, "-c", code, *words]
     return subprocess.run(
-        [*prefix, sys.executable, "-c", code, *words],
+        command if privileged or os.geteuid() != 0 else unprivileged(*command),
         capture_output=True,
         text=True,
         check=False,
@@ -42,16 +40,24 @@ def k8snetc(
     )
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's own are closed."""
+    with TemporaryDirectory(prefix="k8snetc-test-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @needs_clang
-def test_built_without_privilege_and_headers(tmp_path: Path) -> None:
-    clang = tmp_path / "clang-without-headers"
+def test_built_without_privilege_and_headers(open_folder: Path) -> None:
+    clang = open_folder / "clang-without-headers"
     clang.write_text(f'#!/bin/sh\nexec {shutil.which("clang")} -nostdinc "$@"\n')
     clang.chmod(0o755)
-    out = tmp_path / "out"
+    out = open_folder / "out"
     out.mkdir()
+    out.chmod(0o777)
     words = ("compile", MANIFESTS, "--node", "worker-1", "-b", "ebpf", "--object", "-o", str(out))
-    prefix = WITHOUT_CAPABILITIES if os.geteuid() == 0 else ()
-    done = k8snetc(*words, prefix=prefix, CLANG=str(clang), TMPDIR=str(out))
+    done = k8snetc(*words, privileged=False, CLANG=str(clang), TMPDIR=str(out))
     assert done.returncode == 0, done.stderr
     names = ["k8snetc.bpf.c", "k8snetc.bpf.o", "k8snetc.hooks", "k8snetc.tables"]
     assert sorted(p.name for p in out.iterdir()) == names
