@@ -195,8 +195,6 @@ def _worth_it(here: Session, plan: Plan, program: Program) -> bool:
 
 
 def _report(outcome: Outcome, *, verbose: int, quiet: bool) -> None:
-    for warning in outcome.warnings:
-        click.echo(f"warning: {clean(warning)}", err=True)
     if quiet:
         return
     receipt = outcome.receipt

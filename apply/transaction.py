@@ -85,7 +85,6 @@ class Outcome:
     size: int = 0
     timings: tuple[tuple[str, float], ...] = ()
     cut: int = 0
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -178,16 +177,13 @@ def apply(
             )
 
         what = f"apply of {', '.join(source.paths) or 'a program'}"
-        cut, state, warnings = 0, live, []
+        cut, state = 0, live
         if steps:
             with _undoable(target, store, dumped, what, watch, clock=clock) as stop:
                 with clock.phase("install"):
                     _run(steps, watch, stop)
                 with clock.phase("connections"):
-                    try:
-                        cut = target.cut(old, program)
-                    except _REFUSED as e:
-                        warnings.append(f"old connections could not be cut: {e}")
+                    cut = _cut(target, old, program)
                 with clock.phase("verify"):
                     state = _verified(target, goal)
                 with clock.phase("receipt"):
@@ -203,7 +199,6 @@ def apply(
         sum(s.size for s in steps),
         tuple(clock.timings.items()),
         cut,
-        tuple(warnings),
     )
 
 
@@ -278,7 +273,7 @@ def recover(target: Target[S], store: Store, watch: Watch) -> bool:
         watch.note(f"an interrupted {left.what} had come to its end; nothing to undo")
     else:
         watch.note(f"undoing an interrupted {left.what}")
-        _put_back(target, left.base, watch)
+        _put_back(target, store, left.base, watch)
     journal.end(store)
     return True
 
@@ -357,7 +352,7 @@ def _undoable(
         except Exception as cause:
             watch.note(f"{what} failed, putting back what ran before: {cause}")
             try:
-                _put_back(target, base, watch)
+                _put_back(target, store, base, watch)
             except Exception as e:  # noqa: BLE001 - see above: whatever it is, the operator must hear both
                 raise BrokenError(
                     f"{what} failed: {cause}; and what ran before could not be put back: {e}; "
@@ -368,14 +363,26 @@ def _undoable(
     journal.end(store)
 
 
-def _put_back(target: Target[S], base: bytes, watch: Watch) -> None:
+def _put_back(target: Target[S], store: Store, base: bytes, watch: Watch) -> None:
     goal = target.load(base)
     for step in target.steps(target.observe(), goal):
         step.run()
     changes = target.changes(target.observe(), goal)
     if changes:
         raise BrokenError(f"the node differs from what ran before: {_differences(changes)}")
+    now = receipts.newest(store)
+    ran = _program(store, now) if now is not None and now.state == digest(base) else None
+    if ran is not None:
+        _cut(target, None, ran)  # what the undone change cut already, and this program allows, goes on
     watch.note("what ran before runs again")
+
+
+def _cut(target: Target[S], old: Program | None, new: Program) -> int:
+    """A connection that goes on although it is denied is a hole: what can't be cut fails the change."""
+    try:
+        return target.cut(old, new)
+    except _REFUSED as e:
+        raise InstallError(f"connections that the program would not make could not be cut: {e}") from e
 
 
 def _run(steps: Sequence[Step], watch: Watch, stop: Stop) -> None:

@@ -9,16 +9,17 @@ Must not know: any one back end.
 - A connection that policy denies from now on is *cut*: its entry gets the connection mark `CUT`, and the first rule of
   every policy drops what bears it, in both directions. Deleting the entry would not do: the next packet, perhaps one
   of the answering side, would make a new one the other way round, which another rule may allow. A connection that a
-  later program allows again loses the mark.
+  later program allows again loses the mark. Where nobody knows who began (`picked_up`), both must be allowed to.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from k8snetc.backends.common.picked_up import Picked, picked_up
 from k8snetc.backends.common.run import CommandError, run
 from k8snetc.ir.types import Address, Balance, Family, Frontend, Program, Protocol
 
@@ -59,41 +60,38 @@ class Flow:
 def cut(old: Program | None, new: Program) -> int:
     """Forget or cut what `new` would not make, and return how many kinds of flows that were.
 
-    `old` None: not known what ran before, so everything is looked at. Raises `CommandError`.
+    `old` None: not known what ran before, so everything is looked at. Raises `CommandError` and `InstallError`.
+
+    The conntrack tool (1.4.7) gives up where an entry ends by itself just as it is about to be forgotten, and where it
+    takes the kernel's answer to one request for that to the next, for it numbers them by the clock's seconds. Nothing
+    that is done twice does harm, so it is told again what is left to do.
     """
     stale = old is None or _udp(old) != _udp(new)
     denied = old is None or (old.enforcements, old.sets) != (new.enforcements, new.sets)
-    if not stale and not denied:
-        return 0
+    told: dict[str, None] = {}
+    for left in reversed(range(_ATTEMPTS if stale or denied else 0)):
+        try:
+            commands = dict.fromkeys(_commands(old, new, stale=stale, denied=denied))
+            told |= commands
+            if commands:  # "-" would be /dev/stdin, which not every machine has
+                run(["conntrack", "-R", "/proc/self/fd/0"], "".join(f"{c}\n" for c in commands))
+            break
+        except CommandError as error:
+            if error.code is None or not left:
+                raise
+    return len(told)
+
+
+def _commands(old: Program | None, new: Program, *, stale: bool, denied: bool) -> Iterator[str]:
     only = [] if denied else ["-p", "udp"]
     flows = tuple(parse(run(["conntrack", "-L", "-o", "extended", *only])))
-    commands: dict[str, None] = {}
-    if stale:
-        commands |= dict.fromkeys(f"-D {f.filter}" for f in stale_udp(old, new, flows))
     if denied:
-        commands |= dict.fromkeys(f"-U {f.filter} -m {CUT}" for f in denied_flows(new, flows))
-        commands |= dict.fromkeys(f"-U {f.filter} -m 0/{CUT_BIT:#x}" for f in allowed_again(new, flows))
-    if commands:
-        _tell("".join(f"{c}\n" for c in commands))
-    return len(commands)
-
-
-def _tell(commands: str) -> None:
-    """Have the kernel do it. Doing it again does no harm, which makes up for a weakness of the tool.
-
-    conntrack 1.4.7 numbers its netlink requests by the clock's seconds: where one of several commands runs into the
-    next second, it may take the kernel's answer for somebody else's and give up with "Protocol error".
-    """
-    for left in reversed(range(_ATTEMPTS)):
-        try:
-            run(
-                ["conntrack", "-R", "/proc/self/fd/0"], commands
-            )  # "-" is /dev/stdin, which not every machine has
-        except CommandError as error:
-            if "Protocol error" not in str(error) or not left:
-                raise
-        else:
-            return
+        # A kind that is allowed again may have connections that were picked up and are not, so these come after it.
+        yield from (f"-U {f.filter} -m 0/{CUT_BIT:#x}" for f in allowed_again(new, flows))
+        yield from (f"-U {f.filter} -m {CUT}" for f in denied_flows(new, flows))
+        yield from (f"-U {f.filter} -m {CUT}" for f in denied_either_way(new, picked_up()))
+    if stale:
+        yield from (f"-D {f.filter}" for f in stale_udp(old, new, flows))
 
 
 def parse(text: str) -> Iterator[Flow]:
@@ -146,20 +144,37 @@ def allowed_again(new: Program, flows: Iterable[Flow]) -> Iterator[Flow]:
     return (f for f, denied in _judged(new, (f for f in flows if f.mark & CUT_BIT)) if not denied)
 
 
+def denied_either_way(new: Program, connections: Iterable[Picked]) -> Iterator[Picked]:
+    """Connections whose ends may not both ask the other by the policies of `new`: who of them did is not known."""
+    denies = None
+    for c in connections:
+        denies = denies or _judge(new)
+        if denies(c.source, c.endpoint, "tcp", c.endpoint_port) or denies(
+            c.endpoint, c.source, "tcp", c.source_port
+        ):
+            yield c
+
+
 def _judged(new: Program, flows: Iterable[Flow]) -> Iterator[tuple[Flow, bool]]:
+    denies = _judge(new)
+    return ((f, denies(f.source, f.endpoint, f.protocol, f.endpoint_port)) for f in flows)
+
+
+def _judge(new: Program) -> Callable[[Address, Address, str, int], bool]:
+    """Whether the policies of a program deny a connection from an address to an address, protocol and port."""
     from k8snetc.ir.interpret import Interpreter, Sender  # compiling needs the marks of this module alone
 
     interpreter = Interpreter(new)
     pods = frozenset(p for e in new.enforcements for p in e.pods)
     own = frozenset(new.node.addresses)
-    for flow in flows:
-        if flow.source not in pods and flow.endpoint not in pods:
-            yield flow, False
-            continue
-        sender = Sender.NODE if flow.source in own or flow.source.is_loopback else Sender.EXTERNAL
-        protocol = _PROTOCOLS.get(flow.protocol)
-        judgement = interpreter.judge(sender, flow.source, flow.endpoint, protocol, flow.endpoint_port)
-        yield flow, judgement.denial is not None
+
+    def denies(source: Address, endpoint: Address, protocol: str, port: int) -> bool:
+        if source not in pods and endpoint not in pods:
+            return False
+        sender = Sender.NODE if source in own or source.is_loopback else Sender.EXTERNAL
+        return interpreter.judge(sender, source, endpoint, _PROTOCOLS.get(protocol), port).denial is not None
+
+    return denies
 
 
 _Served = dict[tuple[Address | Family, int], frozenset[tuple[Address, int]]]

@@ -16,7 +16,8 @@ class FakeTarget:
     """A state is words by name; the desired one is the program's node name, letter by letter.
 
     The "kernel" is a file, so that another process sees it. `broken` holds the letters that the kernel refuses,
-    `forgets` one that it silently loses.
+    `forgets` one that it silently loses. `cuts` are the calls of `cut`, by the programs' names; `uncut` is a program
+    whose connections can't be cut.
     """
 
     name = "iptables"
@@ -25,7 +26,8 @@ class FakeTarget:
         self.kernel = kernel
         self.broken = ""
         self.forgets = ""
-        self.cuts = 0
+        self.cuts: list[tuple[str | None, str | None]] = []
+        self.uncut: str | None = None
         if not kernel.exists():
             self._store({})
 
@@ -78,7 +80,9 @@ class FakeTarget:
         return state
 
     def cut(self, old: Program | None, new: Program) -> int:
-        self.cuts += 1
+        self.cuts.append((old.node.name if old is not None else None, new.node.name))
+        if self.uncut is not None and new.node.name == self.uncut:
+            raise InstallError("no conntrack")
         return 0
 
     def details(self, program: Program) -> tuple[Section, ...]:

@@ -70,7 +70,7 @@ def test_apply_installs_verifies_and_writes_a_receipt(target: FakeTarget, store:
     assert outcome.receipt is not None
     assert (outcome.receipt.number, outcome.receipt.sources) == (1, ("web.yaml",))
     assert receipts.program_of(store, 1) == program("abc")
-    assert target.cuts == 1
+    assert target.cuts == [(None, "abc")]
 
 
 def test_apply_of_what_runs_does_nothing(target: FakeTarget, store: Store) -> None:
@@ -104,6 +104,24 @@ def test_a_failed_verify_puts_back_what_ran_before(target: FakeTarget, store: St
     with pytest.raises(RolledBackError, match=r"does not hold what was installed: \+ 1"):
         apply(target, program("xyz"), store)
     assert target.observe() == {"0": "a", "1": "b", "2": "c"}
+
+
+def test_connections_that_cannot_be_cut_fail_the_change(target: FakeTarget, store: Store) -> None:
+    apply(target, program("abc"), store)
+    target.uncut = "xyz"
+    with pytest.raises(RolledBackError, match="could not be cut: no conntrack"):
+        apply(target, program("xyz"), store)
+    assert target.observe() == {"0": "a", "1": "b", "2": "c"}
+    assert receipts.numbers(store) == [1]
+
+
+def test_connections_are_judged_again_by_what_is_put_back(target: FakeTarget, store: Store) -> None:
+    """The change that failed may have cut some that this program allows."""
+    apply(target, program("abc"), store)
+    target.forgets = "y"
+    with pytest.raises(RolledBackError):
+        apply(target, program("xyz"), store)
+    assert target.cuts == [(None, "abc"), ("abc", "xyz"), (None, "abc")]
 
 
 def test_when_putting_back_fails_too_the_journal_stays(target: FakeTarget, store: Store) -> None:
