@@ -8,6 +8,7 @@ their own are another group, and come with the slow ones.
 
 import os
 import shutil
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -22,6 +23,10 @@ STRICT = os.environ.get("CI", "").lower() not in {"", "0", "false"} or "K8SNETC_
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to rewrite golden files in CI, and remove what test processes that were killed left behind."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it puts in the background
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # children are sent it, and inherit how it is taken
     if STRICT and golden.UPDATE:
         raise pytest.UsageError("golden files are not rewritten in CI: unset K8SNETC_UPDATE_GOLDEN")
     if not hasattr(config, "workerinput") and not config.option.collectonly and os.geteuid() == 0:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from k8snetc.backends.ebpf import bpf_maps, bpf_programs, counters, generation, hooks, node, tally
@@ -63,8 +64,9 @@ def _cgroup(number: int) -> str:
     """The path of the cgroup with this inode, if it can be seen from here."""
     for root in _CGROUPS:
         for folder, _, _ in os.walk(root):
-            if os.stat(folder).st_ino == number:
-                return folder
+            with suppress(FileNotFoundError):  # it may be gone since
+                if os.stat(folder).st_ino == number:
+                    return folder
         if Path(root, "cgroup.controllers").exists():
             break
     return f"cgroup {number}"

@@ -179,10 +179,15 @@ def test_a_flood_is_bounded_and_what_is_left_out_is_said(node: tuple[Cluster, li
     a = support.pod(Family.IPV4, "a")
     with monitor(cluster, "--format", "json", "--rate", "10", *state) as process:
         cluster.call("pod/shop/c", flood, str(a), 2000)
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        while "missed" not in lines[-1]:
+            assert lines[-1], "it has ended"
+            lines.append(process.stdout.readline())
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
-    assert process.returncode == 0, err
-    told = [json.loads(line) for line in out.splitlines()]
+        lines += process.stdout.readlines()
+        assert process.wait(30) == 0
+    told = [json.loads(line) for line in lines]
     packets = [t for t in told if "missed" not in t]
     missed = sum(t["missed"] for t in told if "missed" in t)
     assert 0 < len(packets) < 1500

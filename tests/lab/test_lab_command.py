@@ -109,14 +109,16 @@ def test_a_held_lab_says_how_to_get_in_and_goes_when_told(number: signal.Signals
     with subprocess.Popen(
         [*MAIN, SHOP, "--hold"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as held:
-        assert held.stderr is not None
-        line = next(line for line in held.stderr if line.startswith("  pod/shop/web-0:"))
-        inside = line.split(":", 1)[1].split()[:-1]
-        done = subprocess.run([*inside, "ip", "-br", "address"], capture_output=True, text=True)
-        assert "10.244.1.10/32" in done.stdout, done.stderr
-        held.send_signal(number)
-        held.stderr.read()
-        held.wait(20)
+        try:
+            assert held.stderr is not None
+            line = next(line for line in held.stderr if line.startswith("  pod/shop/web-0:"))
+            inside = line.split(":", 1)[1].split()[:-1]
+            done = subprocess.run([*inside, "ip", "-br", "address"], capture_output=True, text=True)
+            assert "10.244.1.10/32" in done.stdout, done.stderr
+            held.send_signal(number)
+            held.wait(60)
+        finally:
+            held.kill()
     deadline = 400
     while any(n.startswith(f"k8snetc-{held.pid}-") for n in names.netns_names()):
         deadline -= 1

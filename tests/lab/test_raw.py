@@ -21,7 +21,7 @@ def has(seen: Sequence[Captured], wanted: Callable[[Captured], bool]) -> bool:
 
 
 def settle(capture: Capture) -> tuple[Captured, ...]:
-    time.sleep(0.1)
+    time.sleep(0.5)
     return capture.stop()
 
 
@@ -62,11 +62,13 @@ def test_an_invalid_segment_is_forwarded_without_rules_and_dropped_by_one(shared
             shared_cluster.inject("pod/shop/a", stray)
             return has(settle(capture), lambda p: p.data[20:] == stray[20:] and not p.outgoing)
 
-    assert arrives()
-    shared_cluster.run(
-        "node/w1", ["iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"]
-    )
-    assert not arrives()
-    assert shared_cluster.probe("pod/shop/a", c[0], 8080, TCP).answered
-    assert shared_cluster.probe("pod/shop/a", c[0], 5353, UDP).answered
-    shared_cluster.sysctl("node/w1", "net/netfilter/nf_conntrack_tcp_loose", "1")
+    try:
+        assert arrives()
+        shared_cluster.run(
+            "node/w1", ["iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"]
+        )
+        assert not arrives()
+        assert shared_cluster.probe("pod/shop/a", c[0], 8080, TCP, timeout=0.9).answered
+        assert shared_cluster.probe("pod/shop/a", c[0], 5353, UDP, timeout=0.9).answered
+    finally:
+        shared_cluster.sysctl("node/w1", "net/netfilter/nf_conntrack_tcp_loose", "1")

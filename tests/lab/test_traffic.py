@@ -94,7 +94,7 @@ def test_a_flow_that_can_not_open_says_why(shared_cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(("protocol", "port"), [(TCP, 8080), (UDP, 5353), (SCTP, 9999)])
 def test_traffic_counts_what_fails(shared_cluster: Cluster, protocol: Protocol, port: int) -> None:
-    with shared_cluster.traffic(Probe("pod/shop/a", C, protocol, port), rate=200) as good:
+    with shared_cluster.traffic(Probe("pod/shop/a", C, protocol, port, timeout=0.9), rate=200) as good:
         time.sleep(0.5)
     report = good.stop()
     assert report.failed == 0, report

@@ -42,7 +42,7 @@ print("ready", flush=True)
 while going and time.monotonic() < end:
     for one, address in sockets:
         one.sendto({DENIED!r}, (address, int(denied)))
-        if sent % 100 == 0:
+        if sent % 20 == 0:
             one.sendto({ALLOWED!r}, (address, int(allowed)))
     sent += 1
     time.sleep(0.0002)
@@ -100,7 +100,7 @@ def test_what_both_programs_deny_never_passes(policy_lab: Cluster, dataplane: da
         for blaster in blasters:
             blaster.send_signal(signal.SIGTERM)
         sent = [int(b.communicate(timeout=30)[0]) for b in blasters]
-    assert min(sent) > 1000, sent
+    assert min(sent) > 1000 // dataplane.slowness, sent
     assert seen[ALLOWED] > 10, seen
     assert without[DENIED] > 10, without
     assert seen[DENIED] == 0, seen

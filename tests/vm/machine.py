@@ -52,7 +52,7 @@ KERNEL_ARGUMENTS = (
     "norandmaps init_on_alloc=0 apparmor=0 audit=0"
 )
 
-BOOT_LIMIT = 180.0
+BOOT_LIMIT = 600.0
 """Seconds from the start of qemu to the agent's first word; about 7 when the machine is idle."""
 SILENCE_LIMIT = 90.0
 """Seconds without a sign of life after which the guest counts as hung: far more than a busy host ever causes."""

@@ -3,6 +3,7 @@
 They lie in the checkout's cache by what they are made from, so they are made once for each version of the C.
 """
 
+import os
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -22,7 +23,7 @@ def compiled(source: str) -> bytes:
     made = build.build(source)
     _FOLDER.mkdir(parents=True, exist_ok=True)
     # Another process may make the same one; both are equal, and neither is ever seen half written.
-    new = place.with_suffix(f".{id(made)}")
+    new = place.with_suffix(f".{os.getpid()}")
     new.write_bytes(made)
     new.replace(place)
     return made

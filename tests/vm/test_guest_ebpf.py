@@ -125,9 +125,8 @@ def counted_and_told() -> tuple[dict[str, int], str, str]:
 
 def test_counters_and_denied_packets(cluster: Cluster) -> None:
     a = support.pod(Family.IPV6, "a")
-    assert cluster.probe_all([Probe("client/out", support.node_address(Family.IPV4, 1), TCP, 30080)])[
-        0
-    ].answered
+    node_port = Probe("client/out", support.node_address(Family.IPV4, 1), TCP, 30080, timeout=10)
+    assert cluster.probe_all([node_port])[0].answered
     traffic = cluster.traffic(Probe("pod/shop/c", a, UDP, 5353, timeout=0.5), rate=5)
     verdicts, destination, enforcement = cluster.call("node/w1", counted_and_told)
     assert traffic.stop().failed

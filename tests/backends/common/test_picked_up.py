@@ -33,7 +33,9 @@ connect("127.0.0.1", 7003, socket.AF_INET); connect("::1", 7004, socket.AF_INET6
 for port in servers: speak(port)
 datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); datagrams.sendto(b"x", ("127.0.0.1", 7005))
 found = sorted(picked_up(), key=lambda p: p.source_port)
-for p in found: subprocess.run(["conntrack", "-U", *p.filter.split(), "-m", "7"], check=True, capture_output=True)
+for p in found:
+    for _ in range(5):  # conntrack may take the kernel's answer for somebody else's
+        if not subprocess.run(["conntrack", "-U", *p.filter.split(), "-m", "7"], capture_output=True).returncode: break
 marked = subprocess.run(["conntrack", "-L", "-m", "7"], capture_output=True, text=True).stdout
 print(json.dumps([ports, [[str(p.source), p.source_port, str(p.destination), p.destination_port, str(p.endpoint),
     p.endpoint_port] for p in found], len(marked.splitlines())]))

@@ -330,6 +330,8 @@ def test_localhost_nodeports_leave_localhost_closed_to_others(shared_cluster: Cl
     node = Node("w1", (V4,), NODE.addresses, localhost_nodeports=True)
     program = Program(node, (balancer(Endpoint(C, 8080)),), (node_port,))
     shared_cluster.run("client/out", ["ip", "route", "add", "127.9.0.0/16", "via", "172.18.0.1"], check=False)
+    # Then it knows the node's link-layer address.
+    assert shared_cluster.probe("client/out", "172.18.0.1", 10250, timeout=4).answered
     try:
         shared_cluster.call("client/out", send_to_localhost)  # can it send at all?
     except OSError as error:
