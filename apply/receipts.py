@@ -129,6 +129,11 @@ def program_of(store: Store, number: int) -> Program:
         raise StateError(f"the program of receipt {number} in {store.path} is missing or damaged: {e}") from e
 
 
+def has_program(store: Store, receipt: Receipt) -> bool:
+    """Whether the program of a receipt is there and is what was installed."""
+    return digest(store.read(f"{receipt.number:06}.program") or b"") == receipt.program
+
+
 @lru_cache(maxsize=1)
 def _program(data: bytes) -> Program:
     """A plan and the apply of it ask for the same one, and a large one takes a second to read."""

@@ -151,11 +151,13 @@ def apply(
         with clock.phase("compare"):
             steps = target.steps(live, goal)
         with clock.phase("old program"):
-            old = _program(store, now) if now is not None and steps else None
             data = to_json(program)
             name = digest(data)
-        if not steps and now is not None and now.program == name:
-            return Outcome(None, timings=tuple(clock.timings.items()))
+            runs = now if now is not None and _is_intact(now, dumped) else None
+            if runs is not None and runs.program == name and not steps and receipts.has_program(store, runs):
+                return Outcome(None, timings=tuple(clock.timings.items()))
+            # Where something else ran, or nobody knows what, connections may be open that neither program allows.
+            old = _program(store, runs) if runs is not None else None
 
         def made(state: S) -> Receipt:
             return Receipt(
@@ -179,7 +181,7 @@ def apply(
         what = f"apply of {', '.join(source.paths) or 'a program'}"
         cut, state = 0, live
         if steps:
-            with _undoable(target, store, dumped, what, watch, clock=clock) as stop:
+            with _undoable(target, store, dumped, what, watch, clock=clock, failing=program) as stop:
                 with clock.phase("install"):
                     _run(steps, watch, stop)
                 with clock.phase("connections"):
@@ -190,6 +192,8 @@ def apply(
                     receipt = made(state)
                     receipts.save(store, receipt, data, source.pods)
         else:
+            with clock.phase("connections"):
+                cut = _cut(target, old, program)
             with clock.phase("receipt"):
                 receipt = made(state)
                 receipts.save(store, receipt, data, source.pods)
@@ -209,7 +213,7 @@ def remove(
     watch = watch or Silent()
     clock = _Clock()
     with store.locked(wait):
-        recover(target, store, watch)
+        recover(target, store, watch, judge=False)
         installed(target, store)
         with clock.phase("observe"):
             live = target.observe()
@@ -253,10 +257,11 @@ def collect(
     return collector.left_behind(live)
 
 
-def recover(target: Target[S], store: Store, watch: Watch) -> bool:
+def recover(target: Target[S], store: Store, watch: Watch, *, judge: bool = True) -> bool:
     """Undo what a killed change left, or find that it had come to its end. Call it under the lock.
 
-    Returns whether there was anything. Raises `BrokenError` if it can't be undone.
+    Returns whether there was anything. Raises `BrokenError` if it can't be undone. `judge`: connections, too, which
+    whoever removes everything next need not.
     """
     left = journal.pending(store)
     if left is None:
@@ -269,11 +274,17 @@ def recover(target: Target[S], store: Store, watch: Watch) -> bool:
         )
     live = target.observe()
     now = receipts.newest(store)
-    if now is not None and now.state == fingerprint(target, live):
+    # At its base the kernel may be as it was, and connections may not.
+    if now is not None and now.state == fingerprint(target, live) != digest(left.base):
         watch.note(f"an interrupted {left.what} had come to its end; nothing to undo")
     else:
         watch.note(f"undoing an interrupted {left.what}")
-        _put_back(target, store, left.base, watch)
+        try:
+            _put_back(target, store, left.base, watch, judge=judge)
+        except _REFUSED as e:
+            raise BrokenError(
+                f"an interrupted {left.what} could not be undone: {e}; the journal is kept, the next apply tries again"
+            ) from e
     journal.end(store)
     return True
 
@@ -302,6 +313,11 @@ def installed(target: Target[S], store: Store) -> Receipt | None:
             f"run `k8snetc remove --backend {now.backend}` before you use {target.name}"
         )
     return now
+
+
+def _is_intact(receipt: Receipt, dumped: bytes) -> bool:
+    """Whether the kernel holds what a receipt tells of, and as this version of k8snetc would have put it there."""
+    return receipt.state == digest(dumped) and receipt.version == version("k8snetc")
 
 
 def _program(store: Store, receipt: Receipt) -> Program | None:
@@ -341,9 +357,19 @@ def _before(target: Target[S], store: Store, live: S, dumped: bytes) -> S:
 
 @contextmanager
 def _undoable(
-    target: Target[S], store: Store, base: bytes, what: str, watch: Watch, *, clock: _Clock
+    target: Target[S],
+    store: Store,
+    base: bytes,
+    what: str,
+    watch: Watch,
+    *,
+    clock: _Clock,
+    failing: Program | None = None,
 ) -> Iterator[Stop]:
-    """Keep a journal while the body changes the node, and put `base` (a dump) back if it fails or is asked to stop."""
+    """Keep a journal while the body changes the node, and put `base` (a dump) back if it fails or is asked to stop.
+
+    `failing`: the program that it installs.
+    """
     with clock.phase("journal"):
         journal.begin(store, journal.Journal(target.name, what, base))
     with deferred() as stop:
@@ -352,7 +378,7 @@ def _undoable(
         except Exception as cause:
             watch.note(f"{what} failed, putting back what ran before: {cause}")
             try:
-                _put_back(target, store, base, watch)
+                _put_back(target, store, base, watch, failed=failing)
             except Exception as e:  # noqa: BLE001 - see above: whatever it is, the operator must hear both
                 raise BrokenError(
                     f"{what} failed: {cause}; and what ran before could not be put back: {e}; "
@@ -363,17 +389,30 @@ def _undoable(
     journal.end(store)
 
 
-def _put_back(target: Target[S], store: Store, base: bytes, watch: Watch) -> None:
+def _put_back(
+    target: Target[S],
+    store: Store,
+    base: bytes,
+    watch: Watch,
+    *,
+    failed: Program | None = None,
+    judge: bool = True,
+) -> None:
     goal = target.load(base)
     for step in target.steps(target.observe(), goal):
         step.run()
     changes = target.changes(target.observe(), goal)
     if changes:
         raise BrokenError(f"the node differs from what ran before: {_differences(changes)}")
-    now = receipts.newest(store)
-    ran = _program(store, now) if now is not None and now.state == digest(base) else None
+    now = receipts.newest(store) if judge else None
+    ran = _program(store, now) if now is not None else None
     if ran is not None:
-        _cut(target, None, ran)  # what the undone change cut already, and this program allows, goes on
+        # What the undone change has let in is cut, and what it has cut goes on, as this program says.
+        _cut(target, None, ran)
+        if failed is not None:
+            _cut(target, failed, ran)
+    elif now is not None:
+        watch.note("what ran before can't be read, so its connections are judged by the next apply")
     watch.note("what ran before runs again")
 
 

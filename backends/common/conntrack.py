@@ -36,13 +36,12 @@ def cut(old: Program | None, new: Program) -> int:
     if not stale and not denied:
         return 0
     flows = ctnetlink.flows(CUT_BIT, None if denied else Protocol.UDP)
-    again = tuple(allowed_again(new, flows)) if denied else ()
-    ended = tuple(denied_flows(new, flows)) if denied else ()
+    ended, again = judged(new, flows) if denied else ((), ())
     gone = tuple(stale_udp(old, new, flows)) if stale else ()
     ctnetlink.set_mark(_entries(ended), CUT_BIT, CUT_BIT)
     ctnetlink.set_mark(_entries(again), 0, CUT_BIT)
     ctnetlink.forget(_entries(gone))
-    return len(again) + len(ended) + len(gone)
+    return len(ended) + len(gone)
 
 
 def _entries(flows: Iterable[Flow]) -> Iterator[ctnetlink.Entry]:
@@ -70,24 +69,21 @@ def stale_udp(old: Program | None, new: Program, flows: Iterable[Flow]) -> Itera
             break
 
 
-def denied_flows(new: Program, flows: Iterable[Flow]) -> Iterator[Flow]:
-    """Flows that the policies of `new` deny and that aren't cut yet."""
-    return (f for f, denied in _judged(new, flows) if denied and not f.mark & CUT_BIT)
+def judged(new: Program, flows: Iterable[Flow]) -> tuple[tuple[Flow, ...], tuple[Flow, ...]]:
+    """Flows that the policies of `new` deny and that aren't cut yet, and flows that are cut and that they allow.
 
-
-def allowed_again(new: Program, flows: Iterable[Flow]) -> Iterator[Flow]:
-    """Flows that are cut and that the policies of `new` allow."""
-    return (f for f, denied in _judged(new, (f for f in flows if f.mark & CUT_BIT)) if not denied)
-
-
-def _judged(new: Program, flows: Iterable[Flow]) -> Iterator[tuple[Flow, bool]]:
-    """Each flow and whether it is denied: if nobody knows which end asked, where not both may ask the other."""
+    If nobody knows which end asked, a flow is denied where not both may ask the other.
+    """
     denies = _judge(new)
+    ended: list[Flow] = []
+    again: list[Flow] = []
     for f in flows:
         denied = denies(f.source, f.endpoint, f.protocol, f.endpoint_port)
         if f.source_port is not None:
             denied = denied or denies(f.endpoint, f.source, f.protocol, f.source_port)
-        yield f, denied
+        if denied != bool(f.mark & CUT_BIT):
+            (ended if denied else again).append(f)
+    return tuple(ended), tuple(again)
 
 
 def _judge(new: Program) -> Callable[[Address, Address, Protocol | None, int], bool]:

@@ -54,8 +54,8 @@ _PROTOCOLS = {6: Protocol.TCP, 17: Protocol.UDP, 132: Protocol.SCTP}
 class Flow:
     """Connections of one kind: as their first packet was (`source` to `destination`), and where they really go.
 
-    `protocol` None: one without ports, which are 0 then. `source_port` is known where it matters: for a connection that
-    was picked up in its middle, so that either end may be the one that asked. `entries` name them to the kernel.
+    `protocol` None: another than these; ports that aren't there are 0. `source_port` is known where it matters: for a
+    connection that was picked up in its middle, so that either end may have asked. `entries` name them to the kernel.
     """
 
     protocol: Protocol | None
@@ -129,7 +129,9 @@ def _kernel(what: str) -> Iterator[socket.socket]:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
             yield kernel
     except OSError as e:
-        raise InstallError(f"the kernel {what} (nf_conntrack_netlink): {e.strerror}") from e
+        raise InstallError(
+            f"the kernel {what}: {e.strerror}; it needs root (CAP_NET_ADMIN) and the module nf_conntrack_netlink"
+        ) from e
 
 
 def _message(kind: int, flags: int, family: int, attributes: bytes = b"") -> bytes:
@@ -146,12 +148,10 @@ def _answers(kernel: socket.socket) -> Iterator[bytes]:
         at = 0
         while at < len(data):
             length, kind = struct.unpack_from("=IH", data, at)
-            if kind == _DONE:
-                return
-            if kind == _ERROR:
-                code = -struct.unpack_from("=i", data, at + 16)[0]
-                if code:
-                    raise OSError(code, os.strerror(code))
+            if kind in {_DONE, _ERROR}:  # both say 0, or what is wrong
+                code = struct.unpack_from("=i", data, at + 16)[0]
+                if code < 0:
+                    raise OSError(-code, os.strerror(-code))
                 return
             yield data[at : at + length]
             at += (length + 3) & ~3

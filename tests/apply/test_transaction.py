@@ -85,6 +85,7 @@ def test_apply_repairs_what_somebody_broke(target: FakeTarget, store: Store) -> 
     target._store({"0": "a"})
     assert apply(target, program("abc"), store).size == 2
     assert target.observe() == {"0": "a", "1": "b", "2": "c"}
+    assert target.cuts[1:] == [(None, "abc")], "nobody knows what was let in meanwhile"
 
 
 def test_a_refused_step_puts_back_what_ran_before(target: FakeTarget, store: Store) -> None:
@@ -121,7 +122,45 @@ def test_connections_are_judged_again_by_what_is_put_back(target: FakeTarget, st
     target.forgets = "y"
     with pytest.raises(RolledBackError):
         apply(target, program("xyz"), store)
-    assert target.cuts == [(None, "abc"), ("abc", "xyz"), (None, "abc")]
+    assert target.cuts == [(None, "abc"), ("abc", "xyz"), (None, "abc"), ("xyz", "abc")]
+
+
+def test_connections_that_could_not_be_judged_again_are_by_the_next(target: FakeTarget, store: Store) -> None:
+    apply(target, program("abc"), store)
+    target.forgets, target.uncut = "y", "abc"
+    with pytest.raises(BrokenError, match="no conntrack; the journal is kept"):
+        apply(target, program("xyz"), store)
+    assert target.observe() == {"0": "a", "1": "b", "2": "c"}
+    with pytest.raises(BrokenError, match="no conntrack; the journal is kept"):
+        apply(target, program("abc"), store)
+    target.uncut, target.cuts = None, []
+    apply(target, program("abc"), store)
+    assert target.cuts == [(None, "abc")]
+    assert journal.pending(store) is None
+
+
+def test_removing_needs_no_judgement(target: FakeTarget, store: Store) -> None:
+    apply(target, program("abc"), store)
+    target.forgets, target.uncut = "y", "abc"
+    with pytest.raises(BrokenError):
+        apply(target, program("xyz"), store)
+    remove(target, store)
+    assert target.observe() == {}
+
+
+def test_where_nobody_knows_what_ran_connections_are_judged(target: FakeTarget, store: Store) -> None:
+    """Also where nothing else is to be done."""
+    apply(target, program("abc"), store)
+    store.write("000001.program", b"damaged")
+    outcome = apply(target, program("abc"), store)
+    assert outcome.receipt is not None
+    assert outcome.steps == ()
+    assert target.cuts[1:] == [(None, "abc")]
+    assert receipts.program_of(store, 2) == program("abc")
+    for name in store.names():
+        store.remove(name)
+    apply(target, program("abc"), store)
+    assert target.cuts[2:] == [(None, "abc")]
 
 
 def test_when_putting_back_fails_too_the_journal_stays(target: FakeTarget, store: Store) -> None:

@@ -273,6 +273,36 @@ def test_connections_through_an_apply(shared_cluster: Cluster, variant: str) -> 
     assert "mark=4096" not in cluster.run(node.W1, ["conntrack", "-L"]).stdout
 
 
+SOMEBODY_TRACKS = (
+    "table inet other { chain c { type filter hook forward priority 0; ct state new counter; }; }"
+)
+
+
+@pytest.mark.parametrize("variant", ["legacy", "nft", "nftables"])
+def test_what_came_in_while_rules_were_gone_is_cut(shared_cluster: Cluster, variant: str) -> None:
+    """The repair installs the program that was installed, and yet connections are open that it denies."""
+    cluster = shared_cluster
+    cluster.call(node.W1, node.install, variant, node.NEW)
+    cluster.run(node.W1, ["nft", "-f", "-"], input=f"flush ruleset; {SOMEBODY_TRACKS}")
+    if variant == "legacy":
+        for tables in ("iptables-legacy", "ip6tables-legacy"):
+            cluster.run(node.W1, [tables, "-F"])
+    flows = [
+        cluster.flow(
+            Probe("pod/back/d", ip_address(node.POD[f]["b"]), Protocol.TCP, 8080, timeout=0.9), interval=0.05
+        )
+        for f in Family
+    ]
+    assert all(flow.opening.answered for flow in flows)
+    cluster.call(node.W1, node.install, variant, node.NEW)
+    time.sleep(0.3)
+    answered = [flow.report().answered for flow in flows]
+    time.sleep(0.4)
+    assert [flow.report().answered for flow in flows] == answered
+    for flow in flows:
+        flow.close(patience=0.1)
+
+
 def test_a_killed_parent_s_child_keeps_the_lock(tmp_path: Path) -> None:
     """The restore of a killed apply may still run: the next apply has to wait for it."""
     store = open_store(tmp_path / "state")
