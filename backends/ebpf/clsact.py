@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MARKS = "clsact"
 _PRIORITY = 0x6B38  # of our filters
 _ETH_P_ALL = 3
+# What the kernel says of an interface or clsact that went away
+_GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
 _INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 
 
@@ -73,7 +75,7 @@ def detach(attachment: Attachment, folder: Path) -> None:
                 protocol=_ETH_P_ALL,
             )
         except NetlinkError as error:
-            if error.code not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+            if error.code not in _GONE:
                 raise InstallError(f"interface {attachment.place}: {error}") from error
         used = _used(route, attachment.place)
     mark = folder / MARKS / str(attachment.place)
@@ -120,7 +122,7 @@ def release(mark: Path) -> None:
             try:
                 route.tc("del", "clsact", int(mark.name))
             except NetlinkError as error:
-                if error.code not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+                if error.code not in _GONE:
                     raise InstallError(f"interface {mark.name}: {error}") from error
     with suppress(FileNotFoundError):
         mark.rmdir()
@@ -132,13 +134,16 @@ def _disciplines(route: IPRoute) -> set[int]:
 
 
 def _used(route: IPRoute, index: int) -> bool:
-    """Whether any filter, ours or not, is at the interface."""
+    """Whether any filter, ours or not, is at the interface. Raises InstallError where the kernel doesn't say."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
         return any(any(True for _ in route.get_filters(index=index, parent=p)) for p in (_INGRESS, _EGRESS))
-    except NetlinkError:
-        return False  # the interface or its clsact is gone
+    except NetlinkError as error:
+        if error.code not in _GONE:
+            # Not knowing is not "none": what nobody uses is deleted, and with clsact go the filters in it.
+            raise InstallError(f"interface {index}: can't list its filters: {error}") from error
+        return False
 
 
 def _parent(hook: str) -> int:
