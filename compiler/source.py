@@ -92,6 +92,10 @@ class Source:
             self.say(str(replace(warning, file=shown(warning.file))))
         if self.assume:
             click.echo(f"k8snetc: {ASSUMED}", err=True)  # also when quiet: it must not be missed
+        for one in manifests.skipped:
+            if one.kind.endswith("NetworkPolicy"):  # also when quiet: somebody may count on it
+                what = f"{one.number} {one.kind} ({one.api_version})"
+                click.echo(f"k8snetc: not enforced: {what}, which is another project's policy", err=True)
         total = sum(s.number for s in manifests.skipped)
         if total:
             what = f"{total} object of another kind" if total == 1 else f"{total} objects of other kinds"

@@ -90,6 +90,14 @@ def test_emit_ir(web: Path) -> None:
     assert "ConfigMap" in run("compile", str(web), "--emit-ir", "-v").stderr
 
 
+def test_policies_of_other_projects_are_named_even_when_quiet(web: Path) -> None:
+    more = "---\napiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: x}\n"
+    said = run("compile", "-", "--emit-ir", "-q", stdin=web.read_text() + more).stderr
+    assert said == (
+        "k8snetc: not enforced: 1 CiliumNetworkPolicy (cilium.io/v2), which is another project's policy\n"
+    )
+
+
 def test_standard_input(web: Path) -> None:
     done = run("compile", "-", "--emit-ir", "-q", stdin=web.read_text())
     assert (done.returncode, done.stdout) == (
