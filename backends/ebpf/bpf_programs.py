@@ -6,9 +6,10 @@ Knows: links, pins, test runs. Must not know: what the programs do, and how they
 from __future__ import annotations
 
 import ctypes
+import errno
 from dataclasses import dataclass
 
-from k8snetc.backends.ebpf.libbpf import check, describe, library
+from k8snetc.backends.ebpf.libbpf import BpfError, check, describe, library
 
 # `enum bpf_attach_type` of linux/bpf.h
 TCX_INGRESS, TCX_EGRESS = 46, 47
@@ -22,6 +23,12 @@ CGROUP_HOOKS = {
     "getpeername4": 29,
     "getpeername6": 30,
 }
+_SCHED_CLS = 3  # `enum bpf_prog_type`
+_BEFORE = 1 << 3  # BPF_F_BEFORE; without another program it means before all of them
+_MOST = 64  # programs that the kernel lets attach to one TCX hook
+_LOOPBACK = 1  # the index that it has in every network namespace
+# `r0 = TC_ACT_SHOT; exit`
+_DROP = bytes((0xB7, 0, 0, 0, 2, 0, 0, 0)) + bytes((0x95, 0, 0, 0, 0, 0, 0, 0))
 
 
 class _ProgramInfo(ctypes.Structure):
@@ -119,14 +126,61 @@ def get(path: str) -> int:
     return check(library().bpf_obj_get(path.encode()), f"opening {path}")
 
 
+class _LinkOptions(ctypes.Structure):
+    """The beginning of `struct bpf_link_create_opts`, which is all that libbpf 1.1 and later ones agree about."""
+
+    _fields_ = (("sz", ctypes.c_size_t), ("flags", ctypes.c_uint32), ("pad", ctypes.c_uint32))
+
+
 def link(program: int, target: int, hook: int) -> int:
-    """Attach a program to an interface (by index) or a cgroup (by descriptor). Raises BpfError."""
-    return check(library().bpf_link_create(program, target, hook, None), "attaching a program")
+    """Attach a program to an interface (by index), ahead of all others, or to a cgroup (by descriptor).
+
+    The kernel does not attach one program twice at the same hook. Raises BpfError.
+    """
+    flags = _BEFORE if hook in (TCX_INGRESS, TCX_EGRESS) else 0
+    options = _LinkOptions(ctypes.sizeof(_LinkOptions), flags)
+    return check(
+        library().bpf_link_create(program, target, hook, ctypes.byref(options)), "attaching a program"
+    )
 
 
 def link_update(link_fd: int, program: int) -> None:
-    """Replace the program of a link."""
+    """Replace the program of a link, in its place."""
     check(library().bpf_link_update(link_fd, program, None), "replacing a program")
+
+
+def link_detach(link_fd: int) -> None:
+    """Detach now. Without it the kernel does so some time after the last descriptor and pin of the link are gone."""
+    check(library().bpf_link_detach(link_fd), "detaching a program")
+
+
+def dropping() -> int:
+    """Load a tc program that drops every packet."""
+    return check(
+        library().bpf_prog_load(_SCHED_CLS, b"k8snetc_shut", b"GPL", _DROP, len(_DROP) // 8, None),
+        "loading a program that drops",
+    )
+
+
+def programs_at(target: int, hook: int) -> tuple[int, ...]:
+    """The numbers of the programs at an interface's TCX hook, in the order in which they run. Raises BpfError."""
+    numbers, count = (ctypes.c_uint32 * _MOST)(), ctypes.c_uint32(_MOST)
+    check(
+        library().bpf_prog_query(target, hook, 0, None, ctypes.byref(numbers), ctypes.byref(count)),
+        "asking which programs are attached",
+    )
+    return tuple(numbers[: count.value])
+
+
+def has_tcx() -> bool:
+    """Whether the kernel has TCX (Linux 6.6)."""
+    try:
+        programs_at(_LOOPBACK, TCX_INGRESS)
+    except BpfError as error:
+        if error.code != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 class _LinkInfo(ctypes.Structure):
@@ -141,6 +195,13 @@ class _LinkInfo(ctypes.Structure):
 
 
 _LINK_CGROUP = 3  # BPF_LINK_TYPE_CGROUP
+
+
+def link_program(fd: int) -> int:
+    """The number of the program that a link attaches."""
+    info = _LinkInfo()
+    describe(fd, info, "a link")
+    return int(info.prog_id)
 
 
 def link_place(fd: int) -> int:

@@ -10,7 +10,7 @@ from difflib import unified_diff
 
 from k8snetc.backends.ebpf import layouts
 from k8snetc.backends.ebpf.model import Layout
-from k8snetc.backends.ebpf.state import State
+from k8snetc.backends.ebpf.state import Attachment, State
 from k8snetc.backends.target import Change
 from k8snetc.ir.types import Family
 
@@ -36,17 +36,29 @@ def changes(live: State, goal: State) -> Iterator[Change]:
         yield Change("constants", (str(live.constants),), (str(goal.constants),))
     if live.profiles != goal.profiles:
         yield Change("policy profiles", live.profiles, goal.profiles)
+    judged = live.profiles or goal.profiles
     for attachment in sorted({*live.attachments, *goal.attachments}):
         where = f"hook {attachment.hook} at {attachment.place}"
         if attachment not in goal.attachments:
             yield Change(where, ("attached",), ())
         elif attachment not in live.attachments:
             yield Change(where, (), ("attached",))
+        elif judged and (attachment in live.behind) != (attachment in goal.behind):
+            yield Change(where, (_order(live, attachment),), (_order(goal, attachment),))
     before_settings, after_settings = dict(live.sysctls), dict(goal.sysctls)
     for setting, value in sorted(after_settings.items()):
         if before_settings.get(setting) != value:
             name = setting.replace("/", ".")
             yield Change(f"sysctl {name}", (before_settings.get(setting, ""),), (value,))
+
+
+def _order(state: State, attachment: Attachment) -> str:
+    ahead = state.behind.get(attachment)
+    return (
+        "attached first"
+        if ahead is None
+        else f"attached behind {ahead}, which can let pass what policy denies"
+    )
 
 
 def _row(table: str, key: bytes, value: bytes | None) -> tuple[str, ...]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from k8snetc.backends.ebpf import capabilities, generation, hooks, node, state
 from k8snetc.backends.ebpf.lower import lower
 from k8snetc.backends.ebpf.pins import FOLDER, Entry, leftovers, remove
-from k8snetc.backends.ebpf.state import Attachment, State
+from k8snetc.backends.ebpf.state import JUDGING, Attachment, State
 from k8snetc.backends.target import Change, InstallError, InstallOptions, Section, Step
 from k8snetc.ir.types import Program
 
@@ -53,13 +54,15 @@ class EbpfTarget:
     def grounded(self, goal: State, before: State) -> State:
         """Settings that the goal does not speak of are put back."""
         known = dict(goal.sysctls)
-        return _with(goal, sysctls=tuple((k, known.get(k, v)) for k, v in before.sysctls))
+        return replace(goal, sysctls=tuple((k, known.get(k, v)) for k, v in before.sysctls))
 
     def observe(self) -> State:
         """The generation in force, and what is attached."""
         one = generation.read(Entry(self._folder)) or State()
-        attached = tuple(sorted(hooks.attached(self._folder)))
-        return _with(one, attachments=attached, sysctls=_sysctls())
+        found = sorted(hooks.attached(self._folder))
+        attached = tuple(f.attachment for f in found)
+        behind = {f.attachment: f.ahead for f in found if f.ahead}
+        return replace(one, attachments=attached, sysctls=_sysctls(), behind=behind)
 
     def dump(self, state_: State) -> bytes:
         """For the journal."""
@@ -81,16 +84,20 @@ class EbpfTarget:
         """A new generation beside the old one, one switch, then the attachments, then what is left of the old one.
 
         Where nothing was attached before, nothing is in force until the switch is made and the hooks are attached.
+        Raises InstallError where policy could not be first.
         """
         entry = Entry(self._folder)
+        ours = sorted({*live.attachments, *hooks.shut(self._folder)})
         out: list[Step] = []
         if any(True for _ in _left(self._folder)):
             out.append(Step("collect leftovers", lambda: _collect(self._folder)))
         if not goal.source:
-            out += [_detach(a, self._folder) for a in live.attachments]
+            out += [_detach(a, self._folder) for a in ours]
             out.append(Step("remove programs and tables", lambda: remove(self._folder)))
             out += _settings(live, goal)
             return out
+        if goal.profiles:
+            hooks.check_first(a for a in goal.attachments if a.hook in JUDGING)
         out += _settings(live, goal)
         if _program(live) != _program(goal):
             rows = goal.rows()
@@ -101,9 +108,9 @@ class EbpfTarget:
             out.append(Step("switch", lambda: generation.switch(entry), 1))
         cgroup = self._cgroup()
         for attachment in goal.attachments:
-            if attachment not in live.attachments:
+            if attachment not in live.attachments or (goal.profiles and attachment in live.behind):
                 out.append(_attach(attachment, cgroup, self._folder))
-        out += [_detach(a, self._folder) for a in live.attachments if a not in goal.attachments]
+        out += [_detach(a, self._folder) for a in ours if a not in goal.attachments]
         if _program(live) != _program(goal) or not generation.forgotten(entry):
             out.append(Step("free the old generation", lambda: generation.forget(entry)))
         return out
@@ -123,7 +130,7 @@ class EbpfTarget:
         return report(Entry(self._folder), program)
 
     def warnings(self) -> tuple[str, ...]:
-        """Nothing runs before a program at tc ingress and cgroup hooks, other than programs of the same kind."""
+        """None: where another program runs before ours, policy is not in force, and that is a difference."""
         return ()
 
     def _cgroup(self) -> str | None:
@@ -142,26 +149,9 @@ class EbpfTarget:
         )
 
 
-def _with(
-    one: State,
-    *,
-    attachments: tuple[Attachment, ...] | None = None,
-    sysctls: tuple[tuple[str, str], ...] | None = None,
-) -> State:
-    return State(
-        one.source,
-        one.constants,
-        one.profiles,
-        one.tables,
-        one.attachments if attachments is None else attachments,
-        one.sysctls if sysctls is None else sysctls,
-        one.comments,
-    )
-
-
 def _program(one: State) -> State:
     """What a generation is: all but its attachments and settings."""
-    return _with(one, attachments=(), sysctls=())
+    return replace(one, attachments=(), sysctls=())
 
 
 def _sysctls() -> tuple[tuple[str, str], ...]:

@@ -52,12 +52,12 @@ def _program_rows(running: dict[str, bpf_programs.ProgramInfo]) -> Iterator[tupl
 
 def _attachments(entry: Entry) -> Iterator[tuple[Cell, ...]]:
     names = {d.index: d.name for d in node.facts().devices}
-    for attachment in sorted(hooks.attached(entry.folder)):
+    for attachment, by, ahead in sorted(hooks.attached(entry.folder)):
         if attachment.hook in TC_HOOKS:
-            by = "TCX link" if hooks.is_link(attachment, entry.folder) else "clsact filter"
-            yield attachment.hook, names.get(attachment.place, f"interface {attachment.place}"), by
+            where = names.get(attachment.place, f"interface {attachment.place}")
+            yield attachment.hook, where, f"{by}, behind {ahead}" if ahead else by
         else:
-            yield attachment.hook, _cgroup(attachment.place), "cgroup link"
+            yield attachment.hook, _cgroup(attachment.place), by
 
 
 def _cgroup(number: int) -> str:

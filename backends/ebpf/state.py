@@ -34,6 +34,8 @@ CONFIG = Layout(
 )
 TC_HOOKS = ("from_pod", "to_pod", "from_outside", "to_outside")
 INGRESS = ("from_pod", "from_outside")
+JUDGING = ("from_pod", "to_pod")
+"""The hooks where policy is decided: who runs before them there can let packets pass that policy denies."""
 PACKETS = "packets"
 """The program of a generation that all of `TC_HOOKS` hand on to, each with its number among them in `cb[0]`."""
 ACCEPT_LOCAL = "net/ipv4/conf/lo/accept_local"
@@ -82,6 +84,9 @@ class State:
     """One generation. `source` "" is nothing at all; `profiles` names the enforcements of the policy profiles.
 
     `comments` say for people which object a row is for: (table, key) -> text.
+
+    `behind` says of attachments of `JUDGING` hooks who runs before them. What is observed has it, what is
+    desired never; nor has what a journal kept: to put back what was there does not mean to let somebody pass policy.
     """
 
     source: str = ""
@@ -91,6 +96,7 @@ class State:
     attachments: tuple[Attachment, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     comments: Mapping[tuple[str, bytes], str] = field(default_factory=dict, compare=False, repr=False)
+    behind: Mapping[Attachment, str] = field(default_factory=dict, compare=False)
 
     def rows(self) -> int:
         """How many elements all tables have."""
@@ -113,7 +119,7 @@ def read_about(data: bytes) -> tuple[str, tuple[str, ...]]:
 
 def dump(state: State) -> bytes:
     """The state as bytes."""
-    told = {
+    told: dict[str, object] = {
         "format": FORMAT,
         "source": state.source,
         "constants": state.constants,
@@ -125,6 +131,10 @@ def dump(state: State) -> bytes:
         "attachments": state.attachments,
         "sysctls": state.sysctls,
     }
+    if (
+        state.profiles and state.behind
+    ):  # or policy that holds and policy that doesn't would have one fingerprint
+        told["behind"] = sorted(state.behind)
     return zlib.compress(json.dumps(told).encode(), 1)
 
 

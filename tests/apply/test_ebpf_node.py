@@ -15,6 +15,7 @@ from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Probe
 from tests.apply.test_monitor import MANIFESTS, POD, POLICY
 from tests.backends.ebpf import support
+from tests.backends.ebpf import test_first as first
 from tests.support.lab import TCP, small
 
 pytestmark = pytest.mark.kernel
@@ -107,6 +108,19 @@ def test_from_apply_to_remove(cluster: Cluster, tmp_path: Path) -> None:
     again = k8snetc(cluster, "apply", str(manifests), "--node", "w1", "-b", "ebpf", "--yes", *options)
     assert again.returncode == 0
     assert len(json.loads(k8snetc(cluster, "status", "--format", "json").stdout)["receipts"]) == 1
+
+    # So is somebody's program that runs before ours, where policy is decided: the next apply goes ahead of it.
+    cluster.call(NODE, first.foreign, True, "pod0", first.PASS)
+    for words in (["verify"], ["status"], ["diff", str(manifests), "--node", "w1", "-b", "ebpf", *options]):
+        shown = k8snetc(cluster, *words)
+        assert shown.returncode == 1, shown.stdout + shown.stderr
+    assert "(foreign), which can let pass what policy denies" in k8snetc(cluster, "verify").stdout
+    assert [r.answered for r in cluster.probe_all([denied])] == [True]
+    again = k8snetc(cluster, "apply", str(manifests), "--node", "w1", "-b", "ebpf", "--yes", *options)
+    assert again.returncode == 0, again.stderr
+    assert k8snetc(cluster, "verify").returncode == 0
+    assert [r.answered for r in cluster.probe_all([denied])] == [False]
+    cluster.call(NODE, first.unpin)
 
     # Another option is a difference.
     assert k8snetc(cluster, "status", "-b", "ebpf", "--no-cgroup").returncode == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from k8snetc.backends.ebpf import bpf_programs, clsact, libbpf, pins
+from k8snetc.backends.ebpf import bpf_programs, clsact, pins
 from k8snetc.backends.ebpf.install import target
 from k8snetc.backends.target import InstallOptions
 from k8snetc.ir.types import Family, Program
@@ -27,14 +26,7 @@ OPTIONS = InstallOptions(no_cgroup=True)
 @pytest.fixture(autouse=True)
 def _no_tcx(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel says what one before Linux 6.6 says."""
-    real = bpf_programs.link
-
-    def link(program: int, place: int, hook: int) -> int:
-        if hook in (bpf_programs.TCX_INGRESS, bpf_programs.TCX_EGRESS):
-            raise libbpf.BpfError("attaching a program", errno.EINVAL)
-        return real(program, place, hook)
-
-    monkeypatch.setattr(bpf_programs, "link", link)
+    monkeypatch.setattr(bpf_programs, "has_tcx", lambda: False)
 
 
 def disciplines(cluster: Cluster) -> set[str]:
