@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.ebpf import capabilities, generation, hooks, node, state
 from k8snetc.backends.ebpf.lower import lower
 from k8snetc.backends.ebpf.pins import FOLDER, Entry, leftovers, remove
 from k8snetc.backends.ebpf.state import JUDGING, Attachment, State
+from k8snetc.backends.ebpf.uncovered import uncovered
 from k8snetc.backends.target import Change, InstallError, InstallOptions, Section, Step
 from k8snetc.ir.types import Program
 
@@ -37,7 +39,10 @@ class EbpfTarget:
     # --- states ---
 
     def desired(self, program: Program) -> State:
-        """The program on this node, with its interfaces and addresses as they are now."""
+        """The program on this node, with its interfaces and addresses as they are now.
+
+        Raises UnsupportedError where pods would be open, because of the interface that they are behind.
+        """
         facts = node.facts()
         uplinks = facts.uplinks(self._options.uplinks, program.node.addresses)
         pods = facts.pods(self._options.pod_interfaces, uplinks)
@@ -45,7 +50,11 @@ class EbpfTarget:
         number = None if path is None else os.stat(path).st_ino
         model = lower(program, counters=self._options.ebpf_counters)
         capabilities.check(model.features, sockets=path is not None)
-        return state.state_of(model, program, facts, node.Sites(uplinks, pods, number))
+        sites = node.Sites(uplinks, pods, number)
+        gaps = tuple(uncovered(program, facts, sites))
+        if gaps:
+            raise UnsupportedError(self.name, gaps)
+        return state.state_of(model, program, facts, sites)
 
     def empty(self) -> State:
         """Nothing of ours."""

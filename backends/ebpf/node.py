@@ -20,7 +20,10 @@ _ETHERNET, _LOOPBACK = 1, 772  # ARPHRD_*
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An interface. `addresses` are its own of global scope, the first one of a family is its primary one."""
+    """An interface. `addresses` are its own of global scope, the first one of a family is its primary one.
+
+    `master` is the index of the bridge that it is a port of, 0 without.
+    """
 
     index: int
     name: str
@@ -28,6 +31,7 @@ class Device:
     mac: bytes
     hardware: int
     addresses: tuple[Address, ...] = ()
+    master: int = 0
 
     def primary(self, version: int) -> Address | None:
         """The address that it puts on what it sends."""
@@ -125,6 +129,7 @@ def facts() -> Facts:
                 ],
                 hardware=link["ifi_type"],
                 addresses=tuple(addresses.get(link["index"], ())),
+                master=link.get_attr("IFLA_MASTER") or 0,
             )
             for link in sorted(route.get_links(), key=lambda x: x["index"])
         )
