@@ -3,11 +3,12 @@
 Knows: the shape of states, changes and steps. Must not know: any one back end, files, locks, people.
 
 A back end describes what is installed as one value, its *state* (`S` below): the rule set, tables or programs that are
-the tool's own, and nothing else. Three sources give states, and all three compare with `==`:
+the tool's own and what of others makes them void, and nothing else.
+Three sources give states, and all three compare with `==`:
 
 - `desired(program)`: what the program should look like. Pure.
 - `observe()`: what the kernel holds now. Reads, never writes, never touches what is not ours.
-- `load(data)`: what a journal kept. `load(dump(state)) == state`.
+- `load(data)`: what a journal kept. `load(dump(state)) == state`, but for what made it void.
 
 Everything else is made of them. `steps(live, goal)` is the heart: it must lead from *any* state that `observe` can
 return, also a half-done or damaged one, to `goal`. So one method serves to install, to change, to repair (live = what
@@ -62,8 +63,8 @@ class Change:
 
     @property
     def symbol(self) -> str:
-        """`+` only comes, `-` only goes, `~` both."""
-        if self.removed and self.added:
+        """`+` only comes, `-` only goes, `~` both, or neither: then `where` says what differs."""
+        if bool(self.removed) == bool(self.added):
             return "~"
         return "-" if self.removed else "+"
 
@@ -134,7 +135,7 @@ class Target(Protocol[S]):
         ...
 
     def observe(self) -> S:
-        """What is installed now, all that is ours and nothing else. Raises `InstallError`."""
+        """What is installed now: all that is ours, and what makes it void. Raises `InstallError`."""
         ...
 
     def changes(self, live: S, goal: S) -> tuple[Change, ...]:

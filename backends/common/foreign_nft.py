@@ -5,6 +5,7 @@ Knows: what a listing of nft shows of chains, and how other proxies name theirs.
 
 Every back end that rests on netfilter translates at priority -100 in prerouting and output, and judges in forward and
 input. What other tables do before that is found by going through their base chains and the chains that these jump to.
+A flow table takes packets away from forward altogether, wherever the rule that fills it stands.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _NAMES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 
 _OURS = {"prerouting": -100, "output": -100, "postrouting": 100}
 _TRANSLATES = re.compile(r"\b(dnat|snat|masquerade|redirect|vmap)\b")
 _DECIDES = re.compile(r"\b(drop|reject|notrack|queue|tproxy|synproxy|vmap)\b")
+_OFFLOADS = re.compile(r"\bflow (?:add|offload)\b")
 _REFUSES = re.compile(r"^(?!.*\bct state\b).*\b(drop|reject)\b")
 _GOES = re.compile(r"\b(?:jump|goto) ([^\s,}]+)")
 
@@ -99,7 +101,13 @@ def _base_chain(
             f"{place} drops what it doesn't accept (policy drop); our rules can't overrule "
             "that: let it accept packets of `ct status dnat` and of the pods' networks"
         )
-    elif kind == "nat" and early:
+    offloads = _first(chain, chains, _OFFLOADS) if where == "forward" else ""
+    if offloads:
+        yield (
+            f"{place} offloads connections (`{offloads}`): their further packets pass by our rules, so that policy "
+            "does not hold for them and can not cut them: keep pods' connections out of that flow table"
+        )
+    if kind == "nat" and early:
         rule = _first(chain, chains, _TRANSLATES)
         if rule:
             yield (

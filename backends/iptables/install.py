@@ -7,6 +7,7 @@ Must not know: files, locks, receipts, people.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from k8snetc.backends.base import UnsupportedError
 from k8snetc.backends.common import conntrack
@@ -51,7 +52,7 @@ class IptablesTarget:
 
     def grounded(self, goal: State, before: State) -> State:
         """`goal`, and the settings it doesn't speak of as they were before the first apply."""
-        return State(goal.tables, goal.sets, {**before.sysctls, **goal.sysctls})
+        return replace(goal, sysctls={**before.sysctls, **goal.sysctls})
 
     def observe(self) -> State:
         """All that is ours in the kernel."""

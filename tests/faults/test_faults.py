@@ -195,7 +195,7 @@ def test_drift_is_named_and_repaired(shared_cluster: Cluster, variant: str) -> N
         ),
         ([f"ip6{tool[2:]}", "-D", "FORWARD", "1"], "+ filter IPv6 FORWARD"),
         (["ipset", "del", a_set, member], f"+ set {a_set}"),
-        ([tool, "-N", "K8SNETC-STRAY"], "+ filter IPv4 K8SNETC-STRAY"),
+        ([tool, "-N", "K8SNETC-STRAY"], "- filter IPv4 K8SNETC-STRAY"),
     )
     for command, named in meddling:
         cluster.run(node.W1, command)

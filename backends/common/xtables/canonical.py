@@ -8,6 +8,7 @@ differ in nothing but their comment (the manifests moved, or a line was added to
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from ipaddress import ip_network
@@ -125,7 +126,7 @@ def aligned(live: State, goal: State) -> State:
         chains = {n: _aligned(rules, wanted.chains.get(n)) for n, rules in table.chains.items()}
         hooks = {n: _aligned(rules, wanted.hooks.get(n)) for n, rules in table.hooks.items()}
         tables[key] = Table(chains, hooks)
-    return State(tables, live.sets, live.sysctls)
+    return replace(live, tables=tables)
 
 
 def _aligned(rules: Rules, wanted: Rules | None) -> Rules:

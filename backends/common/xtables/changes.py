@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from difflib import SequenceMatcher
 
+from k8snetc.backends.common.xtables.place import misplaced
 from k8snetc.backends.common.xtables.state import IpSet, Rules, State, Table, TableKey
 from k8snetc.backends.target import Change
 
@@ -42,6 +43,7 @@ def _changes(live: State, goal: State) -> Iterator[Change]:
         now = live.sysctls.get(name)
         if now != value:
             yield Change(f"setting {name}", (now,) if now is not None else (), (value,))
+    yield from map(Change, misplaced(live, goal))
     for key in sorted({*live.tables, *goal.tables}):
         yield from _table(key, live.table(key), goal.table(key))
     yield from _sets(live.sets, goal.sets)
@@ -54,9 +56,14 @@ def _table(key: TableKey, live: Table, goal: Table) -> Iterator[Change]:
     for name in sorted({*live.chains, *goal.chains}):
         was, will = live.chains.get(name), goal.chains.get(name)
         if was is None or will is None:
-            yield Change(f"{place} {name}", was or (), will or ())
+            yield Change(f"{place} {name}", _chain(was), _chain(will))
         else:
             yield from _rules(f"{place} {name}", was, will)
+
+
+def _chain(rules: Rules | None) -> Rules:
+    """What a chain is by itself: one without rules is something, too."""
+    return () if rules is None else rules or ("no rules",)
 
 
 def _rules(where: str, was: Rules, will: Rules) -> Iterator[Change]:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from k8snetc.backends.common.foreign_nft import warnings as of_listing
 from k8snetc.backends.common.owners import PROXIES, owner
 from k8snetc.backends.common.run import CommandError, run
+from k8snetc.backends.common.xtables import place
 from k8snetc.backends.common.xtables.kernel import Tools
 from k8snetc.backends.common.xtables.model import PREFIX
+from k8snetc.backends.common.xtables.state import Table, parse_tables
 from k8snetc.ir.types import Family
 
-_HARMLESS = frozenset({"LOG", "NFLOG", "MARK", "CONNMARK", "TRACE", "CT", "ACCOUNT", ""})
 _TABLES = frozenset({"raw", "mangle", "nat", "filter"})
 _NFT_TABLES = _TABLES | {"security"}
 
@@ -30,35 +31,35 @@ def warnings(tools: Tools) -> tuple[str, ...]:
 
 
 def ahead(family: Family, text: str) -> Iterator[str]:
-    """What stands before our hooks in the built-in chains, in the words of iptables-save."""
+    """What stands before our hooks in the built-in chains, in the words of iptables-save.
+
+    What lets packets past policy is left out: that is no warning but makes the node differ (see `place`).
+    """
+    judged = place.judging(parse_tables(family, text).get((family, place.FILTER), Table()))
+    differing = place.ahead(text, judged)
+    own = f"-A {PREFIX}"
     table = ""
     before: dict[str, list[str]] = {}
     hooked: set[str] = set()
     for line in text.splitlines():
         if line.startswith("*"):
             table, before, hooked = line[1:], {}, set()
-        elif line.startswith("-A ") and table in _TABLES:
+        elif line.startswith("-A ") and table in _TABLES and not line.startswith(own):
             chain, _, rule = line[3:].partition(" ")
-            target = _target(rule)
-            if target.startswith(PREFIX) and not chain.startswith(PREFIX):
+            target = place.jump_of(rule)[1]
+            if target.startswith(PREFIX):
                 for other in before.pop(chain, ()) if chain not in hooked else ():
-                    name = _target(other)
+                    if table == place.FILTER and other in differing.get(chain, ()):
+                        continue
+                    name = place.jump_of(other)[1]
                     who = f"{owner(name)}'s {name}" if owner(name) else f"`{other}`"
                     yield (
                         f"{table} IPv{family} {chain}: {who} comes before our rules and may decide first; "
                         "remove it, or apply again after our rules were removed, which puts ours first"
                     )
                 hooked.add(chain)
-            elif target not in _HARMLESS:
+            elif target and target not in place.GOING_ON:
                 before.setdefault(chain, []).append(rule)
-
-
-def _target(rule: str) -> str:
-    words = rule.split(" ")
-    for at in range(len(words) - 2, -1, -1):
-        if words[at] in ("-j", "-g"):
-            return words[at + 1]
-    return ""
 
 
 def _other_variant(tools: Tools, family: Family) -> Iterator[str]:

@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from k8snetc.backends.common.run import CommandError, run
 from k8snetc.backends.common.settings import read_settings, setting_steps
+from k8snetc.backends.common.xtables import place
 from k8snetc.backends.common.xtables.state import (
     IpSet,
+    Place,
+    Rules,
     State,
+    Table,
+    TableKey,
     parse_sets,
     parse_tables,
     set_lines,
@@ -54,9 +60,15 @@ class Tools:
         run([self.program(family, "restore"), "-w", self._wait, "--noflush"], text)
 
     def observe(self, sysctls: Sequence[str] = ()) -> State:
-        """All that is ours, and the values of those settings."""
-        tables = {k: t for f in Family for k, t in parse_tables(f, self.save(f)).items()}
-        return State(tables, parse_sets(save_sets()), read_settings(sysctls))
+        """All that is ours, what keeps packets from it, and the values of those settings."""
+        tables: dict[TableKey, Table] = {}
+        ahead: dict[Place, Rules] = {}
+        for family in Family:
+            text = self.save(family)
+            tables |= parse_tables(family, text)
+            judged = place.judging(tables.get((family, place.FILTER), Table()))
+            ahead |= {(family, base): rules for base, rules in place.ahead(text, judged).items()}
+        return State(tables, parse_sets(save_sets()), read_settings(sysctls), ahead)
 
     def steps(self, live: State, goal: State) -> tuple[Step, ...]:
         """What leads from `live` to `goal`."""
@@ -131,7 +143,8 @@ def _one_by_one(live: State, goal: State) -> Iterator[Restore]:
     restores: list[Restore] = []
     for key in sorted({*live.tables, *goal.tables}):
         tables = {**now.tables, key: goal.table(key)}
-        then = State({k: t for k, t in tables.items() if t}, now.sets, now.sysctls)
+        ahead = {at: rules for at, rules in now.ahead.items() if key != (at[0], place.FILTER)}
+        then = replace(now, tables={k: t for k, t in tables.items() if t}, ahead=ahead)
         restores += plan(now, then)
         now = then
     for family, group in groupby(restores, key=lambda r: r.family):

@@ -18,6 +18,8 @@ from k8snetc.ir.types import Family
 
 Rules = tuple[str, ...]  # without `-A CHAIN `
 TableKey = tuple[Family, str]
+Place = tuple[Family, str]
+"""A built-in chain of the filter table."""
 
 _FLAGS = frozenset({"counters", "comment", "skbinfo"})
 _UNREPORTED = frozenset({"forceadd"})  # Linux 6.18 with ipset 7.17 never prints it back
@@ -53,11 +55,15 @@ class IpSet:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that is ours. Tables without anything of ours are left out, so that equal states are equal values."""
+    """All that is ours. Tables without anything of ours are left out, so that equal states are equal values.
+
+    `ahead`: rules of others that stand before our hooks and let packets past policy (`place`). No program wants any.
+    """
 
     tables: Mapping[TableKey, Table] = field(default_factory=lambda: MappingProxyType({}))
     sets: Mapping[str, IpSet] = field(default_factory=lambda: MappingProxyType({}))
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    ahead: Mapping[Place, Rules] = field(default_factory=lambda: MappingProxyType({}))
 
     def table(self, key: TableKey) -> Table:
         """That table, empty where nothing of ours is in it."""
@@ -112,6 +118,13 @@ def _rule(line: str, chains: dict[str, list[str]], hooks: dict[str, list[str]]) 
             hooks.setdefault(chain, []).insert(0, rule)
         else:
             hooks.setdefault(chain, []).append(rule)
+
+
+def led_to(rule: str) -> str:
+    """The chain of ours that a rule jumps or goes to, "" if none. It is always at the end of the rule."""
+    words = rule.rsplit(" ", 2)
+    jumps = words[-1].startswith(PREFIX) and words[-2:-1] in (["-j"], ["-g"])
+    return words[-1] if jumps else ""
 
 
 def parse_sets(text: str) -> dict[str, IpSet]:
@@ -176,11 +189,15 @@ def state_of(model: Xtables) -> State:
     for one in model.sets:
         words = one.create.removeprefix(f"create {one.name} ")
         sets[one.name] = IpSet(set_type(words), None if one.dynamic else frozenset(one.elements), words)
-    return State(tables, sets, {s.name: s.value for s in model.sysctls})
+    # The last, unlike its default, can leave the process.
+    return State(tables, sets, {s.name: s.value for s in model.sysctls}, {})
 
 
 def print_state(state: State) -> bytes:
-    """The state as text that `read_state` reads back. Equal for equal states."""
+    """The state as text that `read_state` reads back. Equal for equal states.
+
+    What stands ahead of our hooks is printed, so that it makes another state, and not read back: nobody wants it back.
+    """
     parts = {"v4": "", "v6": ""}
     for (family, name), table in sorted(state.tables.items()):
         lines = [f"*{name}", *(f":{chain} - [0:0]" for chain in sorted(table.chains))]
@@ -190,11 +207,16 @@ def print_state(state: State) -> bytes:
     parts["sets"] = print_sets(state.sets)
     parts["dynamic"] = "".join(f"{n}\n" for n, s in sorted(state.sets.items()) if s.elements is None)
     parts["sysctls"] = "".join(f"{n}={v}\n" for n, v in sorted(state.sysctls.items()))
+    if state.ahead:
+        lines = [
+            f"{family} {base} {r}" for (family, base), rules in sorted(state.ahead.items()) for r in rules
+        ]
+        parts["ahead"] = "".join(f"{line}\n" for line in lines)
     return "".join(f"{name} {len(text.encode())}\n{text}" for name, text in parts.items()).encode()
 
 
 def read_state(data: bytes) -> State:
-    """The state that `print_state` printed. Raises `ValueError` for anything else."""
+    """The state that `print_state` printed, our hooks first. Raises `ValueError` for anything else."""
     parts: dict[str, str] = {}
     at = 0
     while at < len(data):

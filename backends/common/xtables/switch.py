@@ -20,12 +20,13 @@ in effect, and 1 to 4 run mirrored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
 from k8snetc.backends.common.xtables.model import PREFIX
-from k8snetc.backends.common.xtables.state import Rules, State, Table, TableKey
+from k8snetc.backends.common.xtables.place import behind
+from k8snetc.backends.common.xtables.state import Rules, State, Table, TableKey, led_to
 from k8snetc.ir.types import Family
 
 MARK = "0x40/0x40"
@@ -76,6 +77,9 @@ def _family(family: Family, live: State, goal: State) -> Iterator[Restore]:
     marked = marker == _MARKER_TABLE
     now = {k: _without_marker(live.table(k)) for k in keys}
     doing = {k: effective(live, k) for k in keys}
+    # A hook that others' rules stand before is put first by the first commit of its table.
+    last = behind(live, goal)
+    late = {k: {base for key, base in last if key == k} for k in keys}
     if marker and not marked:
         yield from _mark(family, marker, Table())
         marker = Table()
@@ -84,18 +88,18 @@ def _family(family: Family, live: State, goal: State) -> Iterator[Restore]:
     if len(differing) > 1:
         # A table may do what it should and still have two sides: the flip would show the other one.
         for key in (k for k in keys if k not in differing):
-            yield from _commit(key, now[key], goal.table(key), "clean up")
+            yield from _commit(key, now[key], goal.table(key), "clean up", late.pop(key))
             now[key] = goal.table(key)
         for key in differing:
             after = _both_sides(doing[key], goal.table(key), marked)
-            yield from _commit(key, now[key], after, "new chains beside the old")
+            yield from _commit(key, now[key], after, "new chains beside the old", late.pop(key))
             now[key] = after
         flipped = Table() if marked else _MARKER_TABLE
         yield from _mark(family, marker, flipped)
         marker = flipped
     for key in keys:
         title = "switch to the new chains" if len(differing) == 1 and key in differing else "clean up"
-        yield from _commit(key, now[key], goal.table(key), title)
+        yield from _commit(key, now[key], goal.table(key), title, late.get(key, ()))
     yield from _mark(family, marker, Table())
 
 
@@ -125,26 +129,19 @@ def _without_marker(table: Table) -> Table:
 def _in_use(table: Table) -> Table:
     """The table without chains that no hook leads to."""
     reached: set[str] = set()
-    waiting = [_target(r) for rules in table.hooks.values() for r in rules]
+    waiting = [led_to(r) for rules in table.hooks.values() for r in rules]
     while waiting:
         name = waiting.pop()
         if name not in reached and name in table.chains:
             reached.add(name)
-            waiting += (_target(r) for r in table.chains[name])
+            waiting += (led_to(r) for r in table.chains[name])
     if len(reached) == len(table.chains):
         return table
     return Table({n: r for n, r in table.chains.items() if n in reached}, table.hooks)
 
 
-def _target(rule: str) -> str:
-    """The chain of ours that a rule jumps or goes to, "" if none. It is always at the end of the rule."""
-    words = rule.rsplit(" ", 2)
-    jumps = words[-1].startswith(PREFIX) and words[-2:-1] in (["-j"], ["-g"])
-    return words[-1] if jumps else ""
-
-
 def _renamed(rule: str, names: Mapping[str, str]) -> str:
-    target = _target(rule)
+    target = led_to(rule)
     return rule.removesuffix(target) + names[target] if target in names else rule
 
 
@@ -179,7 +176,7 @@ def _moved(old: Table, new: Table) -> dict[str, str]:
     leading: dict[str, list[str]] = {}
     for name, rules in old.chains.items():
         for rule in rules:
-            leading.setdefault(_target(rule), []).append(name)
+            leading.setdefault(led_to(rule), []).append(name)
     waiting = [n for n, rules in old.chains.items() if new.chains.get(n, rules) != rules]
     moved: dict[str, str] = {}
     meanings: dict[str, str] = {}
@@ -199,7 +196,7 @@ def _meaning(name: str, chains: Mapping[str, Rules], known: dict[str, str]) -> s
     """
     if name not in known:
         rules = chains[name]
-        led = (_meaning(t, chains, known) for t in map(_target, rules) if t in chains)
+        led = (_meaning(t, chains, known) for t in map(led_to, rules) if t in chains)
         known[name] = _digest(name, *rules, *led)
     return known[name]
 
@@ -208,8 +205,10 @@ def _digest(*words: str) -> str:
     return sha256("\n".join(words).encode()).hexdigest()[:12].upper()
 
 
-def _commit(key: TableKey, live: Table, goal: Table, title: str) -> Iterator[Restore]:
-    """One restore that turns `live` into `goal`, nothing if they are equal."""
+def _commit(
+    key: TableKey, live: Table, goal: Table, title: str, late: Collection[str] = ()
+) -> Iterator[Restore]:
+    """One restore that turns `live` into `goal`, nothing if they are equal. `late`: hooks that are put first anyhow."""
     # A chain that is deleted is first emptied, all of them, so that none holds another.
     gone = sorted(n for n in live.chains if n not in goal.chains)
     written = sorted(n for n, rules in goal.chains.items() if live.chains.get(n) != rules)
@@ -217,13 +216,14 @@ def _commit(key: TableKey, live: Table, goal: Table, title: str) -> Iterator[Res
     lines += (f"-A {n} {rule}" for n in written for rule in goal.chains[n])
     for base in sorted({*live.hooks, *goal.hooks}):
         was, will = live.hooks.get(base, ()), goal.hooks.get(base, ())
-        if was != will:
+        if was != will or base in late:
             lines += (f"-D {base} {rule}" for rule in was)
             lines += (f"-I {base} 1 {rule}" for rule in reversed(will))
     lines += (f"-X {n}" for n in gone)
     if lines:
         new = sum(n not in live.chains for n in written)
-        title = f"{key[1]} (IPv{key[0]}): {title}: {_counts(new, len(written) - new, len(gone))}"
+        what = f"{title}: {_counts(new, len(written) - new, len(gone))}"
+        title = f"{key[1]} (IPv{key[0]}): {'put our rules first' if live == goal else what}"
         yield Restore(key[0], title, "\n".join([f"*{key[1]}", *lines, "COMMIT", ""]), len(lines))
 
 

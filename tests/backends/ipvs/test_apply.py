@@ -37,6 +37,7 @@ from k8snetc.ir.types import (
 )
 from k8snetc.lab.cluster import Cluster
 from k8snetc.lab.probe import Probe
+from tests.faults import node
 from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.vm(machine="ipvs")
@@ -153,6 +154,14 @@ def _k8snetc(*words: str) -> tuple[int, str]:
     if done.exception is not None:
         raise done.exception
     return done.return_value or 0, done.output
+
+
+def _named_and_mended(state: Path, wanted: Program) -> tuple[str, tuple[str, ...], int]:
+    """What `verify` says of a node that differs, what an apply then does, and how `verify` ends after it."""
+    options = ("verify", "-b", "ipvs", "--iptables", "legacy", "--state-dir", str(state))
+    code, said = _k8snetc(*options)
+    assert code == 1, said
+    return said, _apply(state, wanted), _k8snetc(*options)[0]
 
 
 def _tracked(cluster: Cluster) -> bool:
@@ -278,6 +287,40 @@ def test_what_somebody_broke_is_repaired(shared_cluster: Cluster, tmp_path: Path
         ["ipvsadm", "-A", "-t", "10.96.0.99:80"],
     )
     shared_cluster.call("node/w1", _broken_and_repaired, state, commands)
+
+
+def test_rules_of_others_that_let_packets_past_policy_are_overtaken(
+    shared_cluster: Cluster, tmp_path: Path
+) -> None:
+    """What IPVS sends on for others is judged in OUTPUT: there, too, an ACCEPT before our rules makes policy void."""
+    state = tmp_path / "state"
+    service, tool = ip_address(node.SERVICE[Family.IPV4] % 2), "iptables-legacy"
+
+    def passes() -> bool:
+        return shared_cluster.probe("pod/shop/a", service, 80, timeout=PATIENCE if opened else 2).answered
+
+    opened = False
+    one = replace(
+        node.OTHER,  # whose second service has an endpoint that lets in nobody there
+        node=replace(node.OTHER.node, families=(Family.IPV4,)),
+        balancers=tuple(b for b in node.OTHER.balancers if b.family is Family.IPV4),
+        frontends=tuple(f for f in node.OTHER.frontends if f.family is Family.IPV4),
+        sets=tuple(s for s in node.OTHER.sets if s.family is Family.IPV4),
+        enforcements=tuple(e for e in node.OTHER.enforcements if e.family is Family.IPV4),
+    )
+    shared_cluster.call("node/w1", _apply, state, one)
+    assert not passes()
+    for chain in ("OUTPUT", "FORWARD"):
+        shared_cluster.run("node/w1", [tool, "-I", chain, "1", "-p", "tcp", "-j", "ACCEPT"])
+    opened = True
+    assert passes()
+    said, steps, after = shared_cluster.call("node/w1", _named_and_mended, state, one)
+    for chain in ("OUTPUT", "FORWARD"):
+        assert f"differs: filter IPv4 {chain}: `-p tcp -j ACCEPT` comes before our rules" in said
+    assert steps == ("filter (IPv4): put our rules first",)
+    assert after == 0
+    opened = False
+    assert not passes()
 
 
 def test_the_commands_of_a_node(shared_cluster: Cluster, tmp_path: Path) -> None:

@@ -299,6 +299,34 @@ table ip k8snetc {
     ]
 
 
+@pytest.mark.parametrize("words", ["flow add @fast", "flow offload @fast"])
+def test_connections_that_others_offload_are_named(words: str) -> None:
+    """The packets of such a connection come to no rule in forward any more, wherever the one stands that says so."""
+    listing = f"""table inet router {{
+\tflowtable fast {{
+\t\thook ingress priority filter
+\t\tdevices = {{ eth0 }}
+\t}}
+\tchain forward {{
+\t\ttype filter hook forward priority filter + 10; policy accept;
+\t\tjump quick
+\t}}
+\tchain quick {{
+\t\tip protocol tcp {words}
+\t}}
+\tchain unused {{
+\t\tip protocol udp {words}
+\t}}
+}}
+"""
+    (found,) = warnings(listing)
+    assert found.startswith(
+        f"table inet router chain forward offloads connections (`ip protocol tcp {words}`)"
+    )
+    assert "policy does not hold for them" in found
+    assert not warnings(listing.replace(words, f'counter comment "{words}"'))
+
+
 def test_health_checks_that_others_drop_are_named() -> None:
     """An accept of ours is none of theirs; where nothing is let in there is nothing to say."""
     others = """table inet firewalld {
