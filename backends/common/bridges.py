@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from k8snetc.backends.base import Gap
 from k8snetc.backends.common.settings import read_settings
+from k8snetc.backends.common.ways import ways
 from k8snetc.ir.types import Address, Family, Program
 
 SETTINGS = {
@@ -69,7 +70,6 @@ def switch_of(links: Mapping[int, Link], number: int | None) -> Link | None:
 def _switch(pods: list[Address], *, judged: bool) -> tuple[Address, Link] | None:
     """The first pod that is reached by a switch whose packets pass no rules. `judged`: those of bridges do."""
     from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
 
     kinds = {"openvswitch"} if judged else {"openvswitch", "bridge"}
     with IPRoute() as route:
@@ -78,15 +78,10 @@ def _switch(pods: list[Address], *, judged: bool) -> tuple[Address, Link] | None
             info = link.get_attr("IFLA_LINKINFO")
             kind = str(info.get_attr("IFLA_INFO_KIND")) if info else ""
             links[link["index"]] = Link(str(link.get_attr("IFLA_IFNAME")), kind, link.get_attr("IFLA_LINK"))
-        if not any(link.kind in kinds for link in links.values()):
-            return None
-        for pod in pods:
-            try:
-                ways = list(route.route("get", dst=str(pod), family=2 if pod.version == 4 else 10))
-            except NetlinkError:
-                continue  # no way there: nothing to judge
-            for way in ways:
-                switch = switch_of(links, way.get_attr("RTA_OIF"))
-                if switch is not None and switch.kind in kinds:
-                    return pod, switch
+    if not any(link.kind in kinds for link in links.values()):
+        return None
+    for pod, interface in ways(pods).items():
+        switch = switch_of(links, interface)
+        if switch is not None and switch.kind in kinds:
+            return pod, switch
     return None
